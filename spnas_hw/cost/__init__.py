@@ -1,0 +1,1 @@
+"""What it costs: pure arithmetic on values, no torch, no files."""

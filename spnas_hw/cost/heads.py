@@ -1,0 +1,146 @@
+"""The workloads of neck and heads; see `workload` for what their properties mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spnas_hw.cost.workload import Size, area, biased_params, halved, size_text
+from spnas_hw.space.detector import Detector
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """The sizes that the parts of the neck and heads share: one level per stage, one more below."""
+
+    detector: Detector
+    levels: int
+    size: Size
+
+    def __post_init__(self) -> None:
+        if self.levels < 1:
+            raise ValueError(f"a pyramid needs at least one level, not {self.levels}")
+
+    def areas(self) -> tuple[int, ...]:
+        """Cells per level, the extra one last."""
+        return tuple(area(halved(self.size, 2 + level)) for level in range(self.levels + 1))
+
+    @property
+    def elements(self) -> int:
+        return self.detector.neck_channels * sum(self.areas())
+
+    @property
+    def name(self) -> str:
+        return f"{self.levels}x{self.detector.neck_channels}-{size_text(self.size)}"
+
+
+@dataclass(frozen=True)
+class Fpn:
+    """Top-down additions, a 3x3 convolution per level, and the subsampled extra level."""
+
+    pyramid: Pyramid
+
+    @property
+    def key(self) -> str:
+        return f"fpn-{self.pyramid.name}"
+
+    @property
+    def macs(self) -> int:
+        return 9 * self.pyramid.detector.neck_channels**2 * sum(self.pyramid.areas()[:-1])
+
+    @property
+    def params(self) -> int:
+        channels = self.pyramid.detector.neck_channels
+        return self.pyramid.levels * biased_params(channels, channels, 3)
+
+    @property
+    def peak_elements(self) -> int:
+        return 2 * self.pyramid.elements
+
+
+@dataclass(frozen=True)
+class DenseHead:
+    """The region proposal network on every level, box decoding and proposal NMS."""
+
+    pyramid: Pyramid
+
+    @property
+    def key(self) -> str:
+        d = self.pyramid.detector
+        kept = f"{d.proposals_per_level}-{d.proposals}"
+        return f"dense_head-{self.pyramid.name}-{d.anchors_per_location}a-{kept}"
+
+    @property
+    def _outputs(self) -> int:
+        return 5 * self.pyramid.detector.anchors_per_location
+
+    @property
+    def macs(self) -> int:
+        channels = self.pyramid.detector.neck_channels
+        return (9 * channels**2 + channels * self._outputs) * sum(self.pyramid.areas())
+
+    @property
+    def params(self) -> int:
+        channels = self.pyramid.detector.neck_channels
+        return biased_params(channels, channels, 3) + biased_params(channels, self._outputs)
+
+    @property
+    def peak_elements(self) -> int:
+        areas = self.pyramid.areas()
+        return self.pyramid.elements + (self.pyramid.detector.neck_channels + self._outputs) * max(areas)
+
+
+@dataclass(frozen=True)
+class RoiHead:
+    """RoIAlign over the stage levels and the two-layer box head."""
+
+    pyramid: Pyramid
+
+    @property
+    def key(self) -> str:
+        d = self.pyramid.detector
+        roi = f"{d.proposals}p{d.roi_size}s{d.roi_sampling_ratio}"
+        return f"roi_head-{self.pyramid.name}-{roi}-{d.roi_channels}-{len(d.classes)}c"
+
+    @property
+    def _layers(self) -> tuple[tuple[int, int], ...]:
+        d = self.pyramid.detector
+        classes = len(d.classes)
+        return (
+            (d.neck_channels * d.roi_size**2, d.roi_channels),
+            (d.roi_channels, d.roi_channels),
+            (d.roi_channels, classes + 1 + 4 * classes),
+        )
+
+    @property
+    def macs(self) -> int:
+        return self.pyramid.detector.proposals * sum(i * o for i, o in self._layers)
+
+    @property
+    def params(self) -> int:
+        return sum(biased_params(i, o) for i, o in self._layers)
+
+    @property
+    def peak_elements(self) -> int:
+        d = self.pyramid.detector
+        return self.pyramid.elements + d.proposals * max(i + o for i, o in self._layers)
+
+
+@dataclass(frozen=True)
+class Postprocess:
+    """Class scores, box decoding and class-wise NMS: arithmetic on boxes, no counted MACs."""
+
+    pyramid: Pyramid
+    macs: int = 0
+    params: int = 0
+
+    @property
+    def key(self) -> str:
+        d = self.pyramid.detector
+        counts = f"{d.proposals}p-{len(d.classes)}c-{d.nms_candidates}-{d.detections}"
+        return f"postprocess-{counts}-{size_text(self.pyramid.size)}"
+
+    @property
+    def peak_elements(self) -> int:
+        d = self.pyramid.detector
+        candidates = min(d.nms_candidates, d.proposals * len(d.classes))
+        return 2 * candidates**2 + 5 * d.proposals * (len(d.classes) + 1)

@@ -1,0 +1,86 @@
+"""The loop that joins a searcher, an evaluator and the journal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from spnas_hw.cost.composition import Cost
+from spnas_hw.errors import TrainingError
+from spnas_hw.search.journal import Journal, Trial
+from spnas_hw.search.serial import Searcher
+from spnas_hw.space.architecture import Architecture
+from spnas_hw.space.codec import encode
+from spnas_hw.space.morphism import Morphism
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What training a candidate gave: metrics as fractions of 1, and the iterations it took."""
+
+    metrics: dict[str, float | None]
+    iterations: int
+
+
+Evaluator: TypeAlias = Callable[[Morphism, int, int | None], Evaluation]
+"""(morphism, trial_id, parent's trial_id or None) -> Evaluation; raises TrainingError."""
+
+
+def run(
+    searcher: Searcher,
+    evaluate: Evaluator,
+    journal: Journal,
+    *,
+    price: Callable[[Architecture], Cost],
+    max_sample: int,
+    seed: int,
+    phase: Literal["serial", "parallel"] = "serial",
+    on_trial: Callable[[Trial], None] = lambda trial: None,
+) -> None:
+    """Searches until the journal holds `max_sample` trials; those it has already are told, not repeated.
+
+    Trial i draws from a generator of (seed, i), so a resumed search proposes what the uninterrupted one
+    would have. A candidate that fails to train becomes a failed trial and the search goes on.
+
+    Raises:
+        SpaceExhausted, RunError: from the searcher.
+    """
+    for trial in journal.trials:
+        searcher.tell(trial)
+    for trial_id in range(len(journal.trials), max_sample):
+        morphism = searcher.ask(np.random.default_rng([seed, trial_id]))
+        by_code = {trial.code: trial for trial in journal.trials}
+        parent = by_code.get(encode(morphism.parent))
+        t_start = time.time()
+        reason, evaluation = None, Evaluation({}, 0)
+        try:
+            evaluation = evaluate(morphism, trial_id, parent.trial_id if parent else None)
+        except TrainingError as error:
+            reason = str(error)
+        found = price(morphism.child)
+        trial = Trial(
+            trial_id=trial_id,
+            phase=phase,
+            code=encode(morphism.child),
+            parent_id=parent.trial_id if parent else None,
+            parent_code=parent.code if parent else None,
+            operator=morphism.operator if parent else "seed",
+            status="failed" if reason else "ok",
+            metrics=evaluation.metrics,
+            latency_ms=found.latency_ms,
+            latency_source=None if found.latency_ms is None else "predicted",
+            memory_mb=found.memory_mb,
+            macs=found.macs,
+            params=found.params,
+            iterations=evaluation.iterations + (parent.iterations if parent else 0),
+            t_start=t_start,
+            t_end=time.time(),
+            reason=reason,
+        )
+        journal.append(trial)
+        searcher.tell(trial)
+        on_trial(trial)

@@ -1,0 +1,1 @@
+"""What can be built: pure values, no torch, no files."""

@@ -1,0 +1,165 @@
+"""The operators of the search: parent -> Morphism(child, which child block inherits which parent block).
+
+An operator knows what it moved, so nothing has to be guessed from two strings afterwards. Blocks are
+counted over the whole main branch, stages ignored. Operators that cannot act on a parent raise
+ValueError; `search.proposal` counts that as one of its bounded tries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from spnas_hw.space.architecture import BRANCHES_MAX, Architecture, Block, Stage
+
+
+@dataclass(frozen=True)
+class Morphism:
+    """A step from `parent` to `child`.
+
+    `inherits[j]` is the index of the parent block whose weights child block j starts from; None for a
+    new block. `preserves_function` says that the child, once it has inherited, computes the same
+    function as its parent. `lost` names in words what could not be kept.
+    """
+
+    operator: str
+    parent: Architecture
+    child: Architecture
+    inherits: tuple[int | None, ...]
+    preserves_function: bool
+    lost: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.inherits) != self.child.depth:
+            raise ValueError(f"inherits names {len(self.inherits)} blocks, the child has {self.child.depth}")
+
+    def then(self, following: Morphism) -> Morphism:
+        """The two steps as one; `following` must start where this one ends."""
+        if following.parent != self.child:
+            raise ValueError("the second morphism does not start at the child of the first")
+        return Morphism(
+            f"{self.operator}+{following.operator}" if self.operator != "none" else following.operator,
+            self.parent,
+            following.child,
+            tuple(None if i is None else self.inherits[i] for i in following.inherits),
+            self.preserves_function and following.preserves_function,
+            tuple(dict.fromkeys(self.lost + following.lost)),
+        )
+
+
+def unchanged(architecture: Architecture) -> Morphism:
+    """The step that does nothing: the start of a chain of operators, or a longer training."""
+    return Morphism("none", architecture, architecture, tuple(range(architecture.depth)), True)
+
+
+def expand(parent: Architecture, rng: np.random.Generator, blocks: int = 1) -> Morphism:
+    """Insert `blocks` blocks that keep the width, never as the first of a stage: there a new block would
+    take over the stride. As identities at birth they preserve the function."""
+    doubles = [list(stage.doubles) for stage in parent.stages]
+    origin: list[list[int | None]] = []
+    first = 0
+    for stage in doubles:
+        origin.append(list(range(first, first + len(stage))))
+        first += len(stage)
+    for _ in range(blocks):
+        slots = [(s, p) for s, stage in enumerate(doubles) for p in range(1, len(stage) + 1)]
+        s, p = slots[int(rng.integers(len(slots)))]
+        doubles[s].insert(p, False)
+        origin[s].insert(p, None)
+    return Morphism(
+        "expand",
+        parent,
+        _with_doubles(parent, doubles),
+        tuple(i for stage in origin for i in stage),
+        preserves_function=True,
+    )
+
+
+def swap(parent: Architecture, rng: np.random.Generator) -> Morphism:
+    """Move one stage boundary, or one doubling, to a neighbouring place.
+
+    The sequence of blocks keeps its order and every block its weights; strides, widths and with them
+    shortcut projections change, so the function does not survive (`lost` says which).
+    """
+    moves = _boundary_moves(parent) + _doubling_moves(parent)
+    if not moves:
+        raise ValueError("no boundary or doubling of this architecture can move")
+    child = moves[int(rng.integers(len(moves)))]
+    lost = []
+    if [r.stride for r in child.residuals()] != [r.stride for r in parent.residuals()]:
+        lost.append("strides")
+    if [r.planes for r in child.residuals()] != [r.planes for r in parent.residuals()]:
+        lost.append("widths")
+    if [r.projects for r in child.residuals()] != [r.projects for r in parent.residuals()]:
+        lost.append("projections")
+    return Morphism("swap", parent, child, tuple(range(parent.depth)), False, tuple(lost))
+
+
+def add_stage(parent: Architecture) -> Morphism:
+    """Append a stage of one block that keeps the width: one more, coarser, feature level."""
+    child = replace(parent, stages=(*parent.stages, Stage((False,))))
+    return Morphism(
+        "add_stage", parent, child, (*range(parent.depth), None), False, ("the subsampled extra level",)
+    )
+
+
+def change_block(parent: Architecture, block: Block) -> Morphism:
+    """Build every block from another type; only what keeps its shape can be inherited."""
+    if block == parent.block:
+        raise ValueError(f"the architecture is already built of {block.kind} blocks")
+    child = replace(parent, block=block)
+    return Morphism(
+        "change_block", parent, child, tuple(range(parent.depth)), False, (f"{parent.block.kind} blocks",)
+    )
+
+
+def add_branch(parent: Architecture, stage: int, own_weights: bool = False) -> Morphism:
+    """Stack one more sub-network at `stage`; its connection starts at zero, so the function survives.
+
+    Raises:
+        ValueError: the stage has the most branches already, or branches of the other kind.
+    """
+    old = parent.stages[stage]
+    if old.branches == BRANCHES_MAX:
+        raise ValueError(f"stage {stage} already has {BRANCHES_MAX} branches")
+    if old.branches and old.own_weights != own_weights:
+        raise ValueError(f"stage {stage} cannot mix branches that share weights with ones that own them")
+    new = replace(old, branches=old.branches + 1, own_weights=own_weights)
+    child = replace(parent, stages=(*parent.stages[:stage], new, *parent.stages[stage + 1 :]))
+    return Morphism("add_branch", parent, child, tuple(range(parent.depth)), True)
+
+
+def _with_doubles(parent: Architecture, doubles: Sequence[Sequence[bool]]) -> Architecture:
+    stages = tuple(
+        replace(stage, doubles=tuple(new)) for stage, new in zip(parent.stages, doubles, strict=True)
+    )
+    return replace(parent, stages=stages)
+
+
+def _boundary_moves(parent: Architecture) -> list[Architecture]:
+    """Every child in which one block crosses into the neighbouring stage."""
+    children = []
+    for i in range(len(parent.stages) - 1):
+        left, right = list(parent.stages[i].doubles), list(parent.stages[i + 1].doubles)
+        if len(left) > 1:
+            children.append((i, left[:-1], [left[-1], *right]))
+        if len(right) > 1:
+            children.append((i, [*left, right[0]], right[1:]))
+    all_doubles = [list(stage.doubles) for stage in parent.stages]
+    return [_with_doubles(parent, [*all_doubles[:i], a, b, *all_doubles[i + 2 :]]) for i, a, b in children]
+
+
+def _doubling_moves(parent: Architecture) -> list[Architecture]:
+    """Every child in which one doubling moves to the block before or after it."""
+    flat = [double for stage in parent.stages for double in stage.doubles]
+    ends = np.cumsum([len(stage.doubles) for stage in parent.stages]).tolist()
+    starts = [0, *ends[:-1]]
+    children = []
+    for i in range(len(flat) - 1):
+        if flat[i] != flat[i + 1]:
+            moved = [*flat[:i], flat[i + 1], flat[i], *flat[i + 2 :]]
+            pairs = zip(starts, ends, strict=True)
+            children.append(_with_doubles(parent, [moved[start:end] for start, end in pairs]))
+    return children
