@@ -27,6 +27,7 @@ from spnas_hw.space.detector import Detector
 
 BYTES_PER_ELEMENT = {"fp32": 4, "fp16": 2, "int8": 1}
 MIB = 2**20
+_ANY_SIZE: Size = (64, 64)  # parameters do not depend on it
 
 
 def stage_workloads(architecture: Architecture, index: int, size: Size) -> tuple[Workload, ...]:
@@ -91,25 +92,27 @@ def macs(loads: Iterable[Workload]) -> int:
     return sum(load.macs for load in loads)
 
 
+def stage_params(architecture: Architecture, index: int) -> int:
+    """Weights of one stage, its branches and connections; what branches share is counted once."""
+    stage = architecture.stages[index]
+    loads = stage_workloads(architecture, index, _ANY_SIZE)
+    copies = 1 + stage.branches if stage.own_weights else 1
+    connections = stage.branches if stage.own_weights else min(1, stage.branches)
+    blocks = sum(load.params for load in loads[: len(stage.doubles)])
+    return copies * blocks + (connections * loads[-1].params if connections else 0)
+
+
 def backbone_params(architecture: Architecture) -> int:
-    """Weights of the backbone; those that branches share are counted once."""
-    size = (64, 64)  # parameters do not depend on it
-    total = Stem(architecture.base_channels, architecture.deep_stem, size).params
-    for index, stage in enumerate(architecture.stages):
-        loads = stage_workloads(architecture, index, size)
-        blocks = len(stage.doubles)
-        copies = 1 + stage.branches if stage.own_weights else 1
-        total += copies * sum(load.params for load in loads[:blocks])
-        connections = stage.branches if stage.own_weights else min(1, stage.branches)
-        total += connections * loads[-1].params if connections else 0
-    return total
+    """Weights of stem and stages."""
+    stem = Stem(architecture.base_channels, architecture.deep_stem, _ANY_SIZE)
+    return stem.params + sum(stage_params(architecture, index) for index in range(len(architecture.stages)))
 
 
 def params(architecture: Architecture, detector: Detector) -> int:
     """Weights of the whole detector."""
-    size = (64, 64)
-    laterals = sum(Lateral(f.channels, detector.neck_channels, size).params for f in architecture.features())
-    heads = head_workloads(detector, len(architecture.stages), size)
+    features = architecture.features()
+    laterals = sum(Lateral(f.channels, detector.neck_channels, _ANY_SIZE).params for f in features)
+    heads = head_workloads(detector, len(features), _ANY_SIZE)
     return backbone_params(architecture) + laterals + sum(load.params for load in heads)
 
 

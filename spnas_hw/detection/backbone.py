@@ -86,7 +86,10 @@ class SPNet(BaseModule):
         base = self.architecture.base_channels
         if self.architecture.deep_stem:
             self.stem = nn.Sequential(
-                *_conv_norm(3, base // 2, 3, 2), nn.ReLU(True), *_conv_norm(base // 2, base, 3, 2), nn.ReLU(True)
+                *_conv_norm(3, base // 2, 3, 2),
+                nn.ReLU(True),
+                *_conv_norm(base // 2, base, 3, 2),
+                nn.ReLU(True),
             )
         else:
             self.conv1, self.bn1 = _conv_norm(3, base, 7, 2)
@@ -159,4 +162,3 @@ class SPNet(BaseModule):
             module.eval()
             for parameter in module.parameters():
                 parameter.requires_grad = False
-

@@ -36,6 +36,20 @@ def encode(architecture: Architecture) -> str:
     return f"{kind}{base}{stem}_{serial}_{parallel}"
 
 
+def block_from_code(code: str) -> Block:
+    """The block type of a TYPE alone: `b`, `r` or `x(GxWd)`."""
+    match = _TYPE.fullmatch(code)
+    if match is None:
+        raise InvalidArchitecture(code, 0, "a block type is b, r or x(GxWd), e.g. x(32x4d)")
+    return _block(match)
+
+
+def _block(match: re.Match[str]) -> Block:
+    if match[1]:
+        return Block("resnext", int(match[1]), int(match[2]))
+    return Block("basic" if match[0] == "b" else "bottleneck")
+
+
 def decode(code: str) -> Architecture:
     """The architecture of a code.
 
@@ -59,11 +73,7 @@ def _decode_type(code: str) -> tuple[Block, int, bool, int]:
         raise InvalidArchitecture(
             code, 0, "it must start with b (basic), r (bottleneck) or x(GxWd) (ResNeXt, e.g. x(32x4d))"
         )
-    if match[1]:
-        block = Block("resnext", int(match[1]), int(match[2]))
-    else:
-        block = Block("basic" if match[0] == "b" else "bottleneck")
-    position = match.end()
+    block, position = _block(match), match.end()
     base = _BASE.match(code, position)
     base_channels = int(base[0]) if base else DEFAULT_BASE_CHANNELS
     if base_channels % 2:

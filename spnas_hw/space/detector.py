@@ -13,6 +13,7 @@ class Detector:
     """A Faster R-CNN with an FPN over all stages (defaults: mmdet's `faster-rcnn_r50_fpn`).
 
     The pyramid has one level per stage and one more, subsampled from the last, for the proposals.
+    `finest_scale` is mmdet's: RoIs smaller than twice as many pixels read the finest level.
     `roi_sampling_ratio` is fixed so that training and the exported network compute the same thing.
     """
 
@@ -23,6 +24,7 @@ class Detector:
     proposals_per_level: int = 1000
     proposals: int = 1000
     proposal_nms_iou: float = 0.7
+    finest_scale: float = 56.0
     roi_size: int = 7
     roi_sampling_ratio: int = 2
     roi_channels: int = 1024

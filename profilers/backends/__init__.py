@@ -1,0 +1,106 @@
+"""Backends: each runs ONNX models on one runtime. Found by name, without importing any runtime."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TypeAlias, cast
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from profilers.errors import BackendUnavailable
+
+Model: TypeAlias = onnx.ModelProto | bytes | Path
+"""An ONNX model in memory, serialised, or in a file."""
+
+Array: TypeAlias = NDArray[Any]
+
+Facts: TypeAlias = dict[str, str | int | float | None]
+"""Provenance: facts about device and runtime; never names of hosts, users or paths."""
+
+
+class Session(Protocol):
+    """One loaded model. Its inputs hold fixed random numbers until `run` is given others."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Device memory the loaded model holds, bytes; None where the runtime does not tell."""
+
+    def time_ms(self, iterations: int) -> NDArray[np.float64]:
+        """Latencies of `iterations` back-to-back runs, ms, shape [iterations], in order.
+
+        Compute only: inputs lie on the device, outputs stay there. The first runs after another session ran
+        are cold; the caller drops them.
+
+        Raises:
+            MeasurementFailed: the runtime refused to run the model.
+        """
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name for the given inputs (all of them, by name). Raises MeasurementFailed."""
+
+    def close(self) -> None:
+        """Free what the model holds; calling it again does nothing."""
+
+
+class Backend(Protocol):
+    """A runtime on a device. `__init__` only stores, `__enter__` wakes the device, `__exit__` frees it."""
+
+    name: str
+
+    def __enter__(self) -> Backend:
+        """Wake runtime and device. Raises BackendUnavailable: what to install, what is present."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def load(self, model: Model) -> Session:
+        """Load (for some runtimes: build) a model. Raises MeasurementFailed with the runtime's reason."""
+
+    def describe(self) -> Facts:
+        """At least `device`, `runtime`, `runtime_version`, `threads`; only inside the `with` block."""
+
+
+BACKENDS: dict[str, str] = {
+    "ort-cpu": "profilers.backends.ort:OrtCpuBackend",
+    "fake": "profilers.backends.fake:FakeBackend",
+}
+"""Name -> module:class. The module must not import its runtime at the top."""
+
+
+def backend_by_name(name: str, **options: Any) -> Backend:
+    """The backend of that name, not yet entered; options go to its constructor.
+
+    Raises:
+        BackendUnavailable: no such backend, or one that does not take such an option.
+    """
+    if name not in BACKENDS:
+        raise BackendUnavailable(f"no backend {name!r}: choose one of {', '.join(BACKENDS)}")
+    module, _, attribute = BACKENDS[name].partition(":")
+    backend = getattr(import_module(module), attribute)
+    known = inspect.signature(backend).parameters
+    if unknown := [option for option in options if option not in known]:
+        raise BackendUnavailable(
+            f"backend {name!r} takes {', '.join(known) or 'no options'}, not {unknown[0]!r}"
+        )
+    return cast(Backend, backend(**options))
+
+
+def model_from(model: Model) -> onnx.ModelProto:
+    """The model in memory, wherever it was."""
+    if isinstance(model, onnx.ModelProto):
+        return model
+    return onnx.load_model_from_string(model) if isinstance(model, bytes) else onnx.load(model)
+
+
+def bytes_from(model: Model) -> bytes:
+    """The model serialised, wherever it was."""
+    if isinstance(model, onnx.ModelProto):
+        return bytes(model.SerializeToString())
+    return model if isinstance(model, bytes) else model.read_bytes()

@@ -1,0 +1,189 @@
+"""Strict YAML -> frozen dataclasses. An unknown key raises and names the nearest known one.
+
+A search file (`configs/searches/*.yml`) names its space, detector and dataset by file, relative to the
+`configs` folder, or writes them out in place.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from spnas_hw.cost.workload import Size
+from spnas_hw.errors import InvalidArchitecture, InvalidConfig
+from spnas_hw.search.serial import SerialSettings
+from spnas_hw.space.codec import block_from_code, decode
+from spnas_hw.space.detector import Detector
+from spnas_hw.space.search_space import SearchSpace
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and labels: `ecp` is EuroCity Persons as downloaded; `streets` the synthetic streets in the
+    same layout, rendered on first use with `train` and `val` images from `seed`."""
+
+    type: Literal["ecp", "streets"]
+    root: Path
+    train: int | None = None
+    val: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        given = [self.train is not None, self.val is not None, self.seed is not None]
+        if self.type == "streets" and not all(given):
+            raise ValueError("synthetic streets need train, val and seed")
+        if self.type == "ecp" and any(given):
+            raise ValueError("train, val and seed only belong to synthetic streets")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How one candidate is trained: AdamW, linear warm-up, then cosine to `final_learning_rate`."""
+
+    iterations: int
+    batch_size: int
+    learning_rate: float
+    final_learning_rate: float
+    warmup_iterations: int
+    weight_decay: float
+    clip_grad_norm: float
+    rpn_samples: int
+    roi_samples: int
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Everything that defines a search but the budget and the latency table.
+
+    `headroom` is the share of a latency budget that predictions leave free, since a prediction errs.
+    """
+
+    space: SearchSpace
+    detector: Detector
+    dataset: Dataset
+    input_height: int
+    input_width: int
+    start: str
+    schedule: Schedule
+    serial: SerialSettings
+    headroom: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        decode(self.start)
+        if self.input_height % 32 or self.input_width % 32:
+            raise ValueError(f"input {self.input_height}x{self.input_width} must be a multiple of 32")
+        if not 0 <= self.headroom < 1:
+            raise ValueError(f"headroom is {self.headroom}; it must be at least 0 and below 1")
+
+    @property
+    def size(self) -> Size:
+        """(height, width) in pixels."""
+        return self.input_height, self.input_width
+
+
+def configs_folder() -> Path:
+    """The folder of the shipped configurations, in a checkout or installed."""
+    package = Path(__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def load_search(name: str) -> SearchConfig:
+    """The search configuration of a path, or of a name in `configs/searches`.
+
+    Raises:
+        InvalidConfig: missing file, unknown key, wrong value.
+    """
+    document = _read(_find(name, "searches"))
+    for key, folder in (("space", "spaces"), ("detector", "detectors"), ("dataset", "datasets")):
+        if isinstance(document.get(key), str):
+            document[key] = _read(_find(document[key], folder))
+    return build(SearchConfig, document, name)
+
+
+def overridden(config: SearchConfig, *, max_sample: int | None, seed: int | None) -> SearchConfig:
+    """`config` with what the command line gave in its place; None leaves it."""
+    if max_sample is not None:
+        config = replace(config, serial=replace(config.serial, max_sample=max_sample))
+    return config if seed is None else replace(config, seed=seed)
+
+
+def build(kind: type[T], document: dict[str, Any], source: str) -> T:
+    """A value of the frozen dataclass `kind` from plain data; `source` names it in errors."""
+    _refuse_unknown(kind, document, source)
+    document = _with_blocks(document)
+    try:
+        return TypeAdapter(kind).validate_python(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        message = first["msg"].removeprefix("Value error, ")
+        raise InvalidConfig(f"{source}: {where}: {message} (got {_short(first['input'])})") from error
+    except InvalidArchitecture as error:
+        raise InvalidConfig(f"{source}: {error}") from error
+
+
+def fingerprint(value: Any) -> str:
+    """A short hash of a dataclass value, the same in every process."""
+    text = json.dumps(asdict(value), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _find(name: str, folder: str) -> Path:
+    shipped = configs_folder() / folder
+    for path in (Path(name), shipped / name, shipped / f"{name}.yml"):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in shipped.glob("*.yml")))
+    raise InvalidConfig(f"no configuration {name!r}: give a file, or one of {known}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = str(error).replace("\n", " ")
+        raise InvalidConfig(f"{path} is no YAML: {line}") from error
+    if not isinstance(document, dict):
+        raise InvalidConfig(f"{path} must hold keys and values, not {_short(document)}")
+    return document
+
+
+def _refuse_unknown(kind: Any, document: Any, source: str, prefix: str = "") -> None:
+    if not (is_dataclass(kind) and isinstance(document, dict)):
+        return
+    hints = get_type_hints(kind)
+    known = [field.name for field in fields(kind)]
+    for key, value in document.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1, 0.0)
+            raise InvalidConfig(f"{source}: unknown key {prefix}{key!s}; did you mean {near[0]}?")
+        for part in (hints[key], *get_args(hints[key])):
+            _refuse_unknown(part, value, source, f"{prefix}{key}.")
+
+
+def _with_blocks(document: dict[str, Any]) -> dict[str, Any]:
+    """Block types are written as in arch codes: `b`, `r`, `x(32x4d)`."""
+    space = document.get("space")
+    holder = space if isinstance(space, dict) else document
+    if isinstance(holder.get("blocks"), list):
+        blocks = [block_from_code(b) if isinstance(b, str) else b for b in holder["blocks"]]
+        holder = {**holder, "blocks": blocks}
+        return {**document, "space": holder} if isinstance(space, dict) else holder
+    return document
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

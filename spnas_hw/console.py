@@ -1,0 +1,150 @@
+"""What people see on a terminal: progress bars and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from profilers.table import LatencyTable
+from spnas_hw.cost.constraints import Budget
+from spnas_hw.pipeline.export import Exported
+from spnas_hw.search.journal import Trial
+
+
+def _progress(console: Console, unit: str) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+@contextmanager
+def bar(console: Console, what: str, unit: str = "") -> Iterator[Callable[[float, int], None]]:
+    """A bar with time left; yields a function of (done, total)."""
+    with _progress(console, unit) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def trials(
+    console: Console, total: int | None
+) -> Iterator[tuple[Callable[[int, int, int], None], Callable[[Trial], None]]]:
+    """A bar for the iterations of the current trial, and a line for each that ended."""
+    with _progress(console, "iterations") as progress:
+        task = progress.add_task("trial", total=None)
+
+        def iterate(trial_id: int, done: int, iterations: int) -> None:
+            of = f" of {total}" if total else ""
+            what = "validating" if done == iterations else "training"
+            progress.update(
+                task, description=f"trial {trial_id}{of}: {what}", completed=done, total=iterations
+            )
+
+        def show(trial: Trial) -> None:
+            what = f"mAP {trial.mean_ap:.4f}" if trial.mean_ap is not None else f"failed: {trial.reason}"
+            latency = "" if trial.latency_ms is None else f"  {trial.latency_ms:.3f} ms"
+            origin = "" if trial.parent_id is None else f" from {trial.parent_id}"
+            seconds = trial.t_end - trial.t_start
+            console.print(
+                f"trial {trial.trial_id}  {what}{latency}  {trial.code}  ({trial.operator}{origin}, {seconds:.0f} s)",
+                highlight=False,
+            )
+
+        yield iterate, show
+
+
+def table_summary(table: LatencyTable, folder: Path) -> str:
+    """One paragraph on a new latency table."""
+    failures = table.failures()
+    text = (
+        f"{folder}: {len(table.costs())} workloads on {table.provenance.device}, "
+        f"{table.provenance.runtime} {table.provenance.runtime_version}"
+    )
+    if failures:
+        key, reason = next(iter(failures.items()))
+        text += f"; {len(failures)} failed, the first {key}: {reason}"
+    return text
+
+
+def exported_document(exported: Exported) -> dict[str, Any]:
+    """The numbers of an export as plain data."""
+    return {
+        "bundle": str(exported.folder),
+        "code": exported.code,
+        "predicted_latency_ms": exported.predicted_latency_ms,
+        "measured_latency_ms": exported.measured.latency_ms,
+        "drift": exported.measured.drift,
+        "parity": asdict(exported.parity),
+        "engine": exported.engine,
+    }
+
+
+def exported_summary(exported: Exported, budget: Budget) -> str:
+    """A few lines on an export."""
+    measured, parity = exported.measured, exported.parity
+    agreement = "nothing was detected" if parity.agreement is None else f"{parity.agreement:.2%}"
+    lines = [
+        f"{exported.folder}: {exported.code}",
+        f"  latency    {measured.latency_ms:.3f} ms measured, {_number(exported.predicted_latency_ms, '.3f')} "
+        f"predicted, budget {_number(budget.latency_ms, 'g')} (machine now {measured.drift:.2f} x its table)",
+        f"  agreement  {agreement} of {parity.detections} detections on {parity.images} images, "
+        f"boxes to {_number(parity.box_error_px, '.1e')} px, scores to {_number(parity.score_error, '.1e')}",
+        f"  engine     {exported.engine or 'none (ask with --compute-capability)'}",
+    ]
+    return "\n".join(lines)
+
+
+def comparison(rows: list[dict[str, Any]]) -> Table:
+    """Baseline and winner side by side."""
+    columns = (
+        "",
+        "code",
+        "mAP",
+        "AP50",
+        "predicted ms",
+        "measured ms",
+        "budget ms",
+        "GMACs",
+        "M params",
+        "iterations",
+    )
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(
+            row["name"],
+            row["code"],
+            _number(row["mAP"], ".4f"),
+            _number(row["AP50"], ".4f"),
+            _number(row["predicted_latency_ms"], ".3f"),
+            _number(row["measured_latency_ms"], ".3f"),
+            _number(row["budget_latency_ms"], ".3f"),
+            _number(row["macs"] / 1e9, ".3f"),
+            _number(row["params"] / 1e6, ".3f"),
+            str(row["iterations"]),
+        )
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "not measured" if value is None else format(value, form)

@@ -1,0 +1,1 @@
+"""How good it is: the only room that knows mmdet."""

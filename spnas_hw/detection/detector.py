@@ -1,0 +1,160 @@
+"""Architecture + Detector -> the mmdet configuration of a Faster R-CNN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+from torch import nn
+
+import spnas_hw.detection.framework  # noqa: F401  fills the registries
+from spnas_hw.space.architecture import Architecture
+from spnas_hw.space.codec import encode
+from spnas_hw.space.detector import Detector
+
+# ImageNet statistics, RGB in 0..255: what torchvision's and mmdet's pretrained backbones expect.
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+PROPOSAL_DELTA_STDS = (1.0, 1.0, 1.0, 1.0)
+BOX_DELTA_STDS = (0.1, 0.1, 0.2, 0.2)
+
+
+def faster_rcnn(
+    architecture: Architecture, detector: Detector, *, rpn_samples: int = 256, roi_samples: int = 512
+) -> dict[str, Any]:
+    """The `model` part of an mmdet configuration.
+
+    Neck channels, anchor strides and RoI strides follow from the architecture. Ignore regions count:
+    samples inside one are neither positive nor negative (`ignore_iof_thr`).
+    """
+    features = architecture.features()
+    stages = len(features)
+    return {
+        "type": "FasterRCNN",
+        "data_preprocessor": {
+            "type": "DetDataPreprocessor",
+            "mean": PIXEL_MEAN,
+            "std": PIXEL_STD,
+            "bgr_to_rgb": True,
+            "pad_size_divisor": 32,
+        },
+        "backbone": {"type": "SPNet", "code": encode(architecture)},
+        "neck": {
+            "type": "FPN",
+            "in_channels": [feature.channels for feature in features],
+            "out_channels": detector.neck_channels,
+            "num_outs": stages + 1,
+        },
+        "rpn_head": {
+            "type": "RPNHead",
+            "in_channels": detector.neck_channels,
+            "feat_channels": detector.neck_channels,
+            "anchor_generator": {
+                "type": "AnchorGenerator",
+                "scales": list(detector.anchor_scales),
+                "ratios": list(detector.anchor_ratios),
+                "strides": [4 * 2**level for level in range(stages + 1)],
+            },
+            "bbox_coder": _coder(PROPOSAL_DELTA_STDS),
+            "loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": True, "loss_weight": 1.0},
+            "loss_bbox": {"type": "L1Loss", "loss_weight": 1.0},
+        },
+        "roi_head": _roi_head(detector, [feature.stride for feature in features]),
+        "train_cfg": _train_cfg(detector, rpn_samples, roi_samples),
+        "test_cfg": {
+            "rpn": _proposal_cfg(detector, detector.proposals_per_level, detector.proposals),
+            "rcnn": {
+                "score_thr": detector.score_threshold,
+                "nms": {"type": "nms", "iou_threshold": detector.nms_iou},
+                "max_per_img": detector.detections,
+            },
+        },
+    }
+
+
+def build_model(architecture: Architecture, detector: Detector) -> nn.Module:
+    """The detector as a module in eval mode, its weights as constructed."""
+    return MODELS.build(ConfigDict(faster_rcnn(architecture, detector))).eval()
+
+
+def _coder(stds: tuple[float, ...]) -> dict[str, Any]:
+    return {"type": "DeltaXYWHBBoxCoder", "target_means": [0.0] * 4, "target_stds": list(stds)}
+
+
+def _roi_head(detector: Detector, strides: list[int]) -> dict[str, Any]:
+    return {
+        "type": "StandardRoIHead",
+        "bbox_roi_extractor": {
+            "type": "SingleRoIExtractor",
+            "roi_layer": {
+                "type": "RoIAlign",
+                "output_size": detector.roi_size,
+                "sampling_ratio": detector.roi_sampling_ratio,
+            },
+            "out_channels": detector.neck_channels,
+            "featmap_strides": strides,
+            "finest_scale": detector.finest_scale,
+        },
+        "bbox_head": {
+            "type": "Shared2FCBBoxHead",
+            "in_channels": detector.neck_channels,
+            "fc_out_channels": detector.roi_channels,
+            "roi_feat_size": detector.roi_size,
+            "num_classes": len(detector.classes),
+            "bbox_coder": _coder(BOX_DELTA_STDS),
+            "reg_class_agnostic": False,
+            "loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": 1.0},
+            "loss_bbox": {"type": "L1Loss", "loss_weight": 1.0},
+        },
+    }
+
+
+def _assigner(positive: float, negative: float, minimum: float, low_quality: bool) -> dict[str, Any]:
+    return {
+        "type": "MaxIoUAssigner",
+        "pos_iou_thr": positive,
+        "neg_iou_thr": negative,
+        "min_pos_iou": minimum,
+        "match_low_quality": low_quality,
+        "ignore_iof_thr": 0.5,
+    }
+
+
+def _sampler(samples: int, positive_fraction: float, add_truth: bool) -> dict[str, Any]:
+    return {
+        "type": "RandomSampler",
+        "num": samples,
+        "pos_fraction": positive_fraction,
+        "neg_pos_ub": -1,
+        "add_gt_as_proposals": add_truth,
+    }
+
+
+def _proposal_cfg(detector: Detector, per_level: int, proposals: int) -> dict[str, Any]:
+    return {
+        "nms_pre": per_level,
+        "max_per_img": proposals,
+        "nms": {"type": "nms", "iou_threshold": detector.proposal_nms_iou},
+        "min_bbox_size": 0,
+    }
+
+
+def _train_cfg(detector: Detector, rpn_samples: int, roi_samples: int) -> dict[str, Any]:
+    return {
+        "rpn": {
+            "assigner": _assigner(0.7, 0.3, 0.3, True),
+            "sampler": _sampler(rpn_samples, 0.5, False),
+            "allowed_border": -1,
+            "pos_weight": -1,
+            "debug": False,
+        },
+        # mmdet's defaults: twice as many candidates a level in training, as many proposals.
+        "rpn_proposal": _proposal_cfg(detector, 2 * detector.proposals_per_level, detector.proposals),
+        "rcnn": {
+            "assigner": _assigner(0.5, 0.5, 0.5, False),
+            "sampler": _sampler(roi_samples, 0.25, True),
+            "pos_weight": -1,
+            "debug": False,
+        },
+    }

@@ -1,0 +1,1 @@
+"""What ships: workloads to measure, and trained detectors as ONNX and engines."""

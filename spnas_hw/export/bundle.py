@@ -1,0 +1,75 @@
+"""The directory a car team receives: `model.onnx`, `model.engine` (if built), `metadata.json`.
+
+The metadata hold the SHA-256 of every other file; loading refuses a bundle in which one differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spnas_hw.errors import ExportError
+
+METADATA = "metadata.json"
+FORMAT = 1
+
+
+def write_bundle(folder: Path, files: Mapping[str, bytes], metadata: Mapping[str, Any]) -> None:
+    """Writes a bundle beside `folder` and moves it there when it is complete; an older one is replaced.
+
+    Raises:
+        ExportError: the disk refused; nothing half-written stays.
+    """
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    document = {"format": FORMAT, **metadata, "files": hashes}
+    partial: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
+        (partial / METADATA).write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+        partial.chmod(0o755)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            os.replace(folder, old / "bundle")
+            os.replace(partial, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(partial, folder)
+    except OSError as error:
+        raise ExportError(f"the bundle {folder} could not be written: {error.strerror}") from error
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_bundle(folder: Path) -> dict[str, Any]:
+    """The metadata of a bundle whose files are the ones that were written.
+
+    Raises:
+        ExportError: no bundle, damaged metadata, or a file that is missing or differs.
+    """
+    path = folder / METADATA
+    try:
+        metadata = json.loads(path.read_text())
+        files = dict(metadata["files"])
+        if metadata["format"] != FORMAT:
+            raise ExportError(f"{path} has format {metadata['format']}, this version reads {FORMAT}")
+    except OSError as error:
+        raise ExportError(f"{folder} is no bundle: it has no readable {METADATA}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{path} is damaged ({error}): export again") from error
+    for name, expected in files.items():
+        file = folder / name
+        if Path(name).name != name or not file.is_file():
+            raise ExportError(f"{folder} lacks {name}: export again")
+        if hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+            raise ExportError(f"{file} is not the file that was exported (sha256 differs): export again")
+    return dict(metadata)

@@ -1,0 +1,178 @@
+"""A trained detector as one ONNX of static shapes: image in, final boxes out.
+
+The detector arrives as a module with mmdet's attribute names; nothing here imports mmdet. Backbone and
+convolutions are the trained modules themselves, what lies between them (proposals, RoIAlign, NMS) is
+`export.postprocess` and `export.roi_align`, static where mmdet's own code depends on the data.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+
+import onnx
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spnas_hw.cost.workload import Size, halved
+from spnas_hw.errors import ExportError
+from spnas_hw.export.postprocess import detections, proposals
+from spnas_hw.export.roi_align import multilevel_roi_align
+from spnas_hw.space.detector import Detector
+
+OPSET = 18
+OUTPUTS = ("boxes", "scores", "labels", "nms_converged")
+
+
+class TopDown(nn.Module):
+    """The neck after its lateral convolutions: `lateral_i` -> `p_i`, one level more than stages."""
+
+    def __init__(self, neck: nn.Module) -> None:
+        super().__init__()
+        self.fpn_convs = neck.fpn_convs
+
+    def forward(self, *laterals: Tensor) -> tuple[Tensor, ...]:
+        merged = list(laterals)
+        for level in range(len(merged) - 1, 0, -1):
+            size = merged[level - 1].shape[2:]
+            merged[level - 1] = merged[level - 1] + F.interpolate(merged[level], size=size, mode="nearest")
+        levels = [conv(x) for conv, x in zip(self.fpn_convs, merged, strict=True)]
+        return (*levels, F.max_pool2d(levels[-1], 1, stride=2))
+
+
+class DenseHead(nn.Module):
+    """The RPN and its proposals: `p_0 .. p_L` -> proposals [P, 4], converged []."""
+
+    def __init__(self, rpn_head: nn.Module, detector: Detector, size: Size, levels: int) -> None:
+        super().__init__()
+        self.conv, self.cls, self.reg = rpn_head.rpn_conv, rpn_head.rpn_cls, rpn_head.rpn_reg
+        self.detector, self.size = detector, size
+        sizes = [halved(size, 2 + level) for level in range(levels)]
+        for level, anchors in enumerate(rpn_head.prior_generator.grid_priors(sizes, device="cpu")):
+            self.register_buffer(f"anchors{level}", anchors)
+        self.levels = levels
+
+    def forward(self, *features: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = [F.relu(self.conv(feature)) for feature in features]
+        boxes, _, converged = proposals(
+            [self.cls(x) for x in hidden],
+            [self.reg(x) for x in hidden],
+            [getattr(self, f"anchors{level}") for level in range(self.levels)],
+            image_height=self.size[0],
+            image_width=self.size[1],
+            nms_pre=self.detector.proposals_per_level,
+            max_proposals=self.detector.proposals,
+            iou_threshold=self.detector.proposal_nms_iou,
+        )
+        return boxes, converged
+
+
+class RoiHead(nn.Module):
+    """RoIAlign and the two-layer box head: `p_0 .. p_{L-1}`, proposals -> logits [P, C+1], deltas [P, 4C]."""
+
+    def __init__(self, bbox_head: nn.Module, detector: Detector) -> None:
+        super().__init__()
+        self.fcs, self.cls, self.reg = bbox_head.shared_fcs, bbox_head.fc_cls, bbox_head.fc_reg
+        self.detector = detector
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        *features, boxes = inputs
+        d = self.detector
+        x = multilevel_roi_align(
+            features,
+            [4 * 2**level for level in range(len(features))],
+            boxes,
+            d.roi_size,
+            d.roi_sampling_ratio,
+            d.finest_scale,
+        ).flatten(1)
+        for fc in self.fcs:
+            x = F.relu(fc(x))
+        return self.cls(x), self.reg(x)
+
+
+class Postprocess(nn.Module):
+    """Box decoding and class-wise NMS: boxes [D, 4], scores [D], labels [D], converged []."""
+
+    def __init__(self, detector: Detector, size: Size) -> None:
+        super().__init__()
+        self.detector, self.size = detector, size
+
+    def forward(self, boxes: Tensor, logits: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        d = self.detector
+        return detections(
+            logits,
+            deltas,
+            boxes,
+            image_height=self.size[0],
+            image_width=self.size[1],
+            score_threshold=d.score_threshold,
+            iou_threshold=d.nms_iou,
+            max_detections=d.detections,
+            nms_candidates=d.nms_candidates,
+        )
+
+
+class ExportableDetector(nn.Module):
+    """The whole of it: image [1, 3, H, W], normalised RGB -> boxes [D, 4] in pixels of that image,
+    scores [D], labels [D] (-1: padding), nms_converged [] (False: the NMS may differ from greedy)."""
+
+    def __init__(self, model: nn.Module, detector: Detector, size: Size) -> None:
+        super().__init__()
+        self.backbone = model.backbone
+        self.lateral_convs = model.neck.lateral_convs
+        self.top_down = TopDown(model.neck)
+        self.dense_head = DenseHead(model.rpn_head, detector, size, len(self.lateral_convs) + 1)
+        self.roi_head = RoiHead(model.roi_head.bbox_head, detector)
+        self.postprocess = Postprocess(detector, size)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        features = self.backbone(image)
+        laterals = [conv(x) for conv, x in zip(self.lateral_convs, features, strict=True)]
+        levels = self.top_down(*laterals)
+        boxes, proposals_converged = self.dense_head(*levels)
+        logits, deltas = self.roi_head(*levels[:-1], boxes)
+        final, scores, labels, converged = self.postprocess(boxes, logits, deltas)
+        return final, scores, labels, converged & proposals_converged
+
+
+def detector_onnx(model: nn.Module, detector: Detector, size: Size) -> onnx.ModelProto:
+    """One ONNX of a trained detector for images of `size` (height, width), batch 1, float32.
+
+    Raises:
+        ExportError: torch could not export it, or the result breaks ONNX's rules.
+    """
+    whole = ExportableDetector(model, detector, size).eval()
+    image = torch.zeros(1, 3, *size)
+    return onnx_from_module(whole, {"image": image}, OUTPUTS)
+
+
+def onnx_from_module(
+    module: nn.Module, inputs: Mapping[str, Tensor], output_names: Sequence[str]
+) -> onnx.ModelProto:
+    """A checked ONNX model with static shapes and all weights inside. Raises ExportError."""
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    registration.setLevel(logging.ERROR)  # it reports that torchvision, which nothing here needs, is absent
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                tuple(inputs.values()),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=list(output_names),
+                verbose=False,
+            )
+        model: onnx.ModelProto = program.model_proto
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # torch's exporter raises many kinds
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ExportError(f"the detector could not be exported to ONNX: {reason}") from error
+    finally:
+        registration.setLevel(level)
+    return model

@@ -1,0 +1,247 @@
+"""Every workload of a search space as an ONNX part, and the manifest that says how to cost it.
+
+The parts are cut out of real detectors, a few architectures that together contain every block in every
+place. They are exported side by side in one graph, which is then cut apart: hundreds of small exports
+would take minutes. How a marginal cost follows from the probes is told in `profilers.manifest`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+from onnx.utils import Extractor
+from torch import Tensor, nn
+
+from profilers.manifest import Probe, write_manifest
+from profilers.network import OUT
+from spnas_hw import __version__
+from spnas_hw.cost.closed_set import representatives
+from spnas_hw.cost.composition import workloads
+from spnas_hw.cost.heads import DenseHead as DenseHeadLoad
+from spnas_hw.cost.heads import Fpn
+from spnas_hw.cost.heads import Postprocess as PostprocessLoad
+from spnas_hw.cost.heads import RoiHead as RoiHeadLoad
+from spnas_hw.cost.workload import Lateral, Overhead, ResidualBlock, Size, Stem, Workload, halved
+from spnas_hw.export.detector import DenseHead, Postprocess, RoiHead, TopDown, onnx_from_module
+from spnas_hw.space.architecture import Architecture, Block, Stage
+from spnas_hw.space.detector import Detector
+from spnas_hw.space.search_space import SearchSpace
+
+Build = Callable[[Architecture], nn.Module]
+"""An architecture -> its whole detector, with mmdet's attribute names, in eval mode."""
+CHAIN_LENGTHS = (1, 2, 4)
+PARTS_PER_EXPORT = 40
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module with the names and shapes of its tensors; an output named as an input is made anew."""
+
+    module: nn.Module
+    inputs: Mapping[str, tuple[int, ...]]
+    outputs: tuple[str, ...]
+
+
+def write_workloads(
+    folder: Path, space: SearchSpace, detector: Detector, size: Size, build: Build, space_hash: str
+) -> Path:
+    """Writes the parts and `manifest.json` of all serial architectures of `space`; returns its path.
+
+    `size` is (height, width) of the image; batch 1, float32. Weights are random: latency does not depend
+    on them. Raises ExportError.
+    """
+    parts: dict[str, Part] = {}
+    loads: dict[str, Workload] = {}
+    for architecture in representatives(space):
+        own = {load.key: load for load in workloads(architecture, detector, size)}
+        if not own.keys() <= parts.keys():
+            model = _with_live_norms(build(architecture))
+            for load, part in _parts(model, architecture, detector, size):
+                parts.setdefault(load.key, part)
+        loads.update(own)
+    heads = _head_chains(loads.values())
+    probes: dict[str, tuple[Probe, ...]] = {}
+    for load in loads.values():
+        if load.key in heads:
+            probes[load.key] = heads[load.key]
+            continue
+        probes[load.key], context = _probes(load, space.blocks[0])
+        for block in context:
+            if block.key not in parts:
+                parts[block.key] = _repeating_part(block, build)
+    return write_manifest(
+        folder,
+        tool_version=__version__,
+        space_hash=space_hash,
+        batch=1,
+        precision="fp32",
+        input_height=size[0],
+        input_width=size[1],
+        parts=_export(parts),
+        workloads=probes,
+    )
+
+
+def _parts(
+    model: nn.Module, architecture: Architecture, detector: Detector, size: Size
+) -> Iterable[tuple[Workload, Part]]:
+    """The workloads of one detector, each with the module that does it."""
+    backbone, neck = model.backbone, model.neck
+    stages = len(architecture.stages)
+    blocks = [block for index in range(stages) for block in getattr(backbone, f"layer{index + 1}")]
+    laterals = list(neck.lateral_convs)
+    channels = detector.neck_channels
+    levels = {f"p{i}": (1, channels, *halved(size, 2 + i)) for i in range(stages + 1)}
+    stage_levels = {f"p{i}": levels[f"p{i}"] for i in range(stages)}
+    proposals = (detector.proposals, 4)
+    classes = len(detector.classes)
+    logits, deltas = (detector.proposals, classes + 1), (detector.proposals, 4 * classes)
+    for load in workloads(architecture, detector, size):
+        match load:
+            case Overhead():
+                yield load, Part(nn.ReLU(), {"nothing": (1, 1)}, ("nothing",))
+            case Stem():
+                yield load, Part(_Stem(backbone), {"image": (1, 3, *size)}, ("x",))
+            case ResidualBlock():
+                yield load, Part(blocks.pop(0), {"x": (1, load.in_channels, *load.size)}, ("x",))
+            case Lateral():
+                yield load, Part(laterals.pop(0), {"x": (1, load.in_channels, *load.size)}, ("x",))
+            case Fpn():
+                inputs = {f"lateral{i}": levels[f"p{i}"] for i in range(stages)}
+                yield load, Part(TopDown(neck), inputs, tuple(levels))
+            case DenseHeadLoad():
+                dense = DenseHead(model.rpn_head, detector, size, stages + 1)
+                yield load, Part(dense, levels, ("proposals", "proposals_converged"))
+            case RoiHeadLoad():
+                roi_head = RoiHead(model.roi_head.bbox_head, detector)
+                inputs = {**stage_levels, "proposals": proposals}
+                yield load, Part(roi_head, inputs, ("cls_logits", "bbox_deltas"))
+            case PostprocessLoad():
+                inputs = {"proposals": proposals, "cls_logits": logits, "bbox_deltas": deltas}
+                outputs = ("boxes", "scores", "labels", "nms_converged")
+                yield load, Part(Postprocess(detector, size), inputs, outputs)
+
+
+class _Stem(nn.Module):
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, image: Tensor) -> Tensor:
+        stem: Tensor = self.backbone.run_stem(image)
+        return stem
+
+
+def _probes(load: Workload, block: Block) -> tuple[tuple[Probe, ...], tuple[ResidualBlock, ...]]:
+    """How a workload of backbone or neck is costed, and the repeating blocks around it.
+
+    A chain A,T,B carries the cost of entering at A's shape and leaving at B's (layout changes, for
+    instance); half a chain A,A and half a chain B,B carry the same, so it drops out.
+    """
+    if isinstance(load, Overhead):
+        return (Probe(count=1, parts=(load.key,)),), ()
+    if isinstance(load, ResidualBlock) and load.repeats:
+        chains = tuple(Probe(count=n, parts=(load.key,) * n) for n in CHAIN_LENGTHS)
+        return chains, (load,)
+    if isinstance(load, Stem):
+        after = _repeating(block, load.channels, halved(load.size, 2))
+        with_it = Probe(count=1, parts=(load.key, after.key))
+        return (with_it, Probe(count=0, parts=(after.key,))), (after,)
+    if isinstance(load, ResidualBlock):
+        before = _repeating(load.block, load.in_channels, load.size)
+        after = _repeating(load.block, load.out_channels, load.out_size)
+    elif isinstance(load, Lateral):
+        before = _repeating(block, load.in_channels, load.size)
+        after = _repeating(block, load.out_channels, load.size)
+    else:
+        raise TypeError(f"{load.key} is no workload of a serial backbone or its neck")
+    with_it = Probe(count=1, parts=(before.key, load.key, after.key))
+    without = tuple(Probe(count=0, parts=(block.key,) * 2) for block in (before, after))
+    return (with_it, *without), (before, after)
+
+
+def _head_chains(loads: Iterable[Workload]) -> dict[str, tuple[Probe, ...]]:
+    """Neck, dense head, RoI head and postprocessing, each costed behind the ones before it."""
+    probes: dict[str, tuple[Probe, ...]] = {}
+    for fpn in [load for load in loads if isinstance(load, Fpn)]:
+        chain: tuple[str, ...] = ()
+        for kind in (Fpn, DenseHeadLoad, RoiHeadLoad, PostprocessLoad):
+            before = chain or (Overhead().key,)
+            chain = (*chain, kind(fpn.pyramid).key)
+            probes[chain[-1]] = (Probe(count=1, parts=chain), Probe(count=0, parts=before))
+    return probes
+
+
+def _repeating(block: Block, channels: int, size: Size) -> ResidualBlock:
+    """The block that keeps width and resolution: what contexts are made of."""
+    return ResidualBlock(block, channels, channels // block.expansion, 1, size)
+
+
+def _repeating_part(load: ResidualBlock, build: Build) -> Part:
+    """A repeating block that no architecture of the space has, from one that has it."""
+    stages = (Stage((False, False)),)
+    model = _with_live_norms(build(Architecture(load.block, load.planes, False, stages)))
+    return Part(model.backbone.layer1[1], {"x": (1, load.in_channels, *load.size)}, ("x",))
+
+
+def _with_live_norms(model: nn.Module) -> nn.Module:
+    """Blocks start as identities; zeros would let a runtime skip work and a GPU save power."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            scale = torch.empty_like(module.weight).uniform_(0.2, 0.6, generator=generator)
+            module.weight.data.copy_(scale)
+    return model.eval()
+
+
+class _SideBySide(nn.Module):
+    def __init__(self, parts: list[Part]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(part.module for part in parts)
+        self.counts = [len(part.inputs) for part in parts]
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        outputs: list[Tensor] = []
+        start = 0
+        for part, count in zip(self.parts, self.counts, strict=True):
+            made = part(*tensors[start : start + count])
+            outputs += made if isinstance(made, tuple) else [made]
+            start += count
+        return tuple(outputs)
+
+
+def _export(parts: Mapping[str, Part]) -> dict[str, onnx.ModelProto]:
+    """Each part as a model of its own."""
+    models: dict[str, onnx.ModelProto] = {}
+    keys = list(parts)
+    for start in range(0, len(keys), PARTS_PER_EXPORT):
+        chosen = keys[start : start + PARTS_PER_EXPORT]
+        group = [parts[key] for key in chosen]
+        inputs = {
+            f"in{i}.{name}": torch.zeros(shape)
+            for i, part in enumerate(group)
+            for name, shape in part.inputs.items()
+        }
+        outputs = [f"out{i}.{name}" for i, part in enumerate(group) for name in part.outputs]
+        extractor = Extractor(onnx_from_module(_SideBySide(group), inputs, outputs))
+        for i, (key, part) in enumerate(zip(chosen, group, strict=True)):
+            own = extractor.extract_model(
+                [f"in{i}.{name}" for name in part.inputs], [f"out{i}.{name}" for name in part.outputs]
+            )
+            names = {f"in{i}.{name}": name for name in part.inputs}
+            names |= {f"out{i}.{name}": name + OUT * (name in part.inputs) for name in part.outputs}
+            models[key] = _renamed(own, names)
+    return models
+
+
+def _renamed(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = names.get(value.name, value.name)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    return model

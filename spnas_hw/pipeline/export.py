@@ -1,0 +1,161 @@
+"""A trained trial -> a verified, measured bundle."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from profilers.backends import Backend, backend_by_name
+from profilers.protocol import ModelLatency, measure_model
+from spnas_hw import __version__
+from spnas_hw.cost.constraints import Budget
+from spnas_hw.errors import ExportError, RunError
+from spnas_hw.export.bundle import read_bundle, write_bundle
+from spnas_hw.export.parity import Parity, parity
+from spnas_hw.run import PRECISION, Run
+from spnas_hw.search.journal import Trial
+from spnas_hw.space.codec import decode
+
+PARITY_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export gave: the folder, and the numbers in its metadata that people ask for."""
+
+    folder: Path
+    code: str
+    predicted_latency_ms: float | None
+    measured: ModelLatency
+    parity: Parity
+    engine: str | None
+
+    def over_budget(self, budget: Budget) -> str | None:
+        """The sentence to fail with, or None when the measured latency fits."""
+        limit, found = budget.latency_ms, self.measured.latency_ms
+        if limit is None or found <= limit:
+            return None
+        return (
+            f"the exported detector measures {found:.3f} ms, above the budget of {limit:g} ms "
+            f"(predicted {self.predicted_latency_ms:.3f} ms): search with more headroom"
+        )
+
+
+def export_run(run: Run, baseline: bool, out: Path | None, compute_capability: str | None) -> Exported:
+    """Exports the winner of a run, or its trained baseline, measured as its table was."""
+    trial = run.baseline() if baseline else run.winner()
+    if trial is None:
+        raise RunError(f"{run.folder} has no trained baseline: search with --baseline")
+    home = run.folder / "baseline" if baseline else run.folder
+    weights = home / f"{trial.trial_id:04d}" if baseline else home / "trials" / f"{trial.trial_id:04d}"
+    backend = backend_by_name("ort-cpu", threads=run.table.provenance.threads or 1)
+    return export_trial(run, trial, weights, out or home / "bundle", backend, compute_capability)
+
+
+def export_trial(
+    run: Run,
+    trial: Trial,
+    weights: Path,
+    folder: Path,
+    backend: Backend,
+    compute_capability: str | None,
+) -> Exported:
+    """Exports a trained trial as a verified bundle and measures it as the table was measured.
+
+    Args:
+        weights: folder of the trial's `weights.safetensors`.
+        compute_capability: of the TensorRT-RTX engine to build, e.g. "8.9"; None builds none.
+
+    Raises:
+        ExportError: the export, its agreement with PyTorch or the engine failed; nothing is written.
+    """
+    from spnas_hw.detection.datasets import image_paths
+    from spnas_hw.detection.inference import detect, load_detector, preprocess
+    from spnas_hw.export.detector import detector_onnx
+    from spnas_hw.export.engine import engine_from_onnx
+
+    config = run.config
+    model = load_detector(weights, decode(trial.code), config.detector)
+    onnx_model = detector_onnx(model, config.detector, config.size)
+    images = [preprocess(p, config.size) for p in image_paths(config.dataset, "val")[:PARITY_IMAGES]]
+    with backend:
+        session = backend.load(onnx_model)
+        agreement = parity(
+            images,
+            lambda image: detect(model, image),
+            lambda image: _exported_detections(session.run({"image": image})),
+            config.detector.score_threshold,
+        )
+        session.close()
+        measured = measure_model(backend, onnx_model, reference_ms=run.table.provenance.reference_ms)
+        facts = backend.describe()
+    files = {"model.onnx": onnx_model.SerializeToString()}
+    engine = None
+    if compute_capability is not None:
+        engine = engine_from_onnx(onnx_model, compute_capability)
+        files["model.engine"] = engine.content
+    metadata = _metadata(run, trial) | {
+        "latency": {
+            "predicted_ms": trial.latency_ms,
+            "measured_ms": measured.latency_ms,
+            "measured_ci_ms": measured.latency_ci_ms,
+            "drift": measured.drift,
+            "clock": asdict(measured.raw),
+            "backend": facts,
+        },
+        "parity": {**asdict(agreement), "agreement": agreement.agreement},
+        "engine": None if engine is None else {k: v for k, v in asdict(engine).items() if k != "content"},
+    }
+    write_bundle(folder, files, metadata)
+    built = None if engine is None else f"{engine.runtime} {engine.compute_capability}, {engine.scope}"
+    return Exported(folder, trial.code, trial.latency_ms, measured, agreement, built)
+
+
+def _exported_detections(outputs: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """The rows that are detections: padding has label -1. Raises ExportError if the NMS had not settled."""
+    if not outputs["nms_converged"]:
+        raise ExportError(
+            "the exported NMS did not converge on a validation image: more iterations are needed"
+        )
+    real = outputs["labels"] >= 0
+    return outputs["boxes"][real], outputs["scores"][real], outputs["labels"][real]
+
+
+def _metadata(run: Run, trial: Trial) -> dict[str, Any]:
+    from spnas_hw.detection.detector import PIXEL_MEAN, PIXEL_STD
+
+    config = run.config
+    height, width = config.size
+    return {
+        "tool_version": __version__,
+        "code": trial.code,
+        "classes": list(config.detector.classes),
+        "input": {
+            "name": "image",
+            "shape": [1, 3, height, width],
+            "dtype": "float32",
+            "colour_order": "RGB",
+            "resize": "bilinear, aspect ratio not kept",
+            "mean": list(PIXEL_MEAN),
+            "std": list(PIXEL_STD),
+        },
+        "outputs": {
+            "boxes": "[D, 4] float32: x0, y0, x1, y1 in pixels of the input image, best first",
+            "scores": "[D] float32, 0 in padding rows",
+            "labels": "[D] int64: index into classes, -1 in padding rows",
+            "nms_converged": "[] bool: whether the suppression equals greedy NMS",
+        },
+        "precision": PRECISION,
+        "budget": asdict(run.budget),
+        "metrics": trial.metrics,
+        "macs": trial.macs,
+        "params": trial.params,
+    }
+
+
+def benchmark(bundle: Path, backend: Backend) -> ModelLatency:
+    """Measures the ONNX of an unaltered bundle again. Raises ExportError, MeasurementFailed."""
+    read_bundle(bundle)
+    with backend:
+        return measure_model(backend, bundle / "model.onnx")

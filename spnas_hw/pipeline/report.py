@@ -1,0 +1,47 @@
+"""A run in one figure and one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from spnas_hw.export.bundle import read_bundle
+from spnas_hw.run import PRECISION, Run
+from spnas_hw.search.journal import Trial
+
+
+def report(run: Run) -> tuple[Path, list[dict[str, Any]]]:
+    """Draws `report.png` in the run folder; returns its path, and baseline and winner in numbers."""
+    from spnas_hw.report.figures import latency_figure
+
+    winner, baseline = run.winner(), run.baseline()
+    path = run.folder / "report.png"
+    latency_figure(
+        path,
+        run.trials(),
+        budget_ms=run.budget.latency_ms,
+        baseline=baseline,
+        title=f"{run.table.provenance.device}, {run.table.provenance.runtime}, "
+        f"{run.config.input_height}x{run.config.input_width}, {PRECISION}",
+    )
+    rows = [_row(run, "winner", winner, run.folder / "bundle")]
+    if baseline is not None:
+        rows.insert(0, _row(run, "baseline", baseline, run.folder / "baseline" / "bundle"))
+    return path, rows
+
+
+def _row(run: Run, name: str, trial: Trial, bundle: Path) -> dict[str, Any]:
+    measured = read_bundle(bundle)["latency"] if bundle.exists() else None
+    return {
+        "name": name,
+        "code": trial.code,
+        "mAP": trial.mean_ap,
+        "AP50": trial.metrics.get("AP50"),
+        "predicted_latency_ms": trial.latency_ms,
+        "measured_latency_ms": None if measured is None else measured["measured_ms"],
+        "drift": None if measured is None else measured["drift"],
+        "budget_latency_ms": run.budget.latency_ms,
+        "macs": trial.macs,
+        "params": trial.params,
+        "iterations": trial.iterations,
+    }

@@ -1,0 +1,126 @@
+"""The serial search of a run, and the baseline it is compared with."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from spnas_hw.errors import RunError
+from spnas_hw.run import JOURNAL, Run
+from spnas_hw.search.journal import Journal, Trial, write_views
+from spnas_hw.search.loop import Evaluation, Evaluator
+from spnas_hw.search.loop import run as run_search
+from spnas_hw.search.serial import SerialSearcher
+from spnas_hw.space.architecture import Architecture
+from spnas_hw.space.codec import decode
+from spnas_hw.space.morphism import Morphism, unchanged
+
+TrialProgress = Callable[[int, int, int], None]
+"""(trial_id, iterations done, iterations in all)"""
+
+
+def search(
+    run: Run,
+    *,
+    resume: bool,
+    progress: TrialProgress,
+    on_trial: Callable[[Trial], None],
+    note: Callable[[str], None],
+) -> list[Trial]:
+    """The serial search; returns all trials. Raises RunError if the folder holds a run and not `resume`."""
+    run.check_feasible()
+    journal_path = run.folder / JOURNAL
+    if journal_path.exists() and not resume:
+        raise RunError(f"{run.folder} already holds a search: add --resume, or choose another --run")
+    if resume and not journal_path.exists():
+        raise RunError(f"{run.folder} holds no search to resume")
+    start, why = run.start()
+    if why:
+        note(why)
+    journal = Journal(journal_path, run.header())
+    searcher = SerialSearcher(start, run.config.space, run.config.serial, run.objections)
+
+    def finish(trial: Trial) -> None:
+        write_views(journal.trials, run.folder)
+        _remove_unneeded(journal.trials, run)
+        on_trial(trial)
+
+    if len(journal.trials) < run.config.serial.max_sample:
+        run_search(
+            searcher,
+            _evaluator(run, run.folder / "trials", progress),
+            journal,
+            price=run.price,
+            max_sample=run.config.serial.max_sample,
+            seed=run.config.seed,
+            on_trial=finish,
+        )
+    return journal.trials
+
+
+def train_baseline(run: Run, progress: TrialProgress) -> Trial:
+    """Trains the network the search started from as long as the winner and its ancestors were trained,
+    in the same steps, and returns the last of these trials. Kept in `baseline/`, resumed from there."""
+    first, winner = run.trials()[0], run.winner()
+    folder = run.folder / "baseline"
+    journal = Journal(folder / JOURNAL, {"baseline_of": first.code})
+    start = folder / "0000"
+    if not start.exists():
+        shutil.copytree(run.folder / "trials" / "0000", start)
+    if not journal.trials:
+        journal.append(first)
+    run_search(
+        _Again(decode(first.code)),
+        _evaluator(run, folder, progress),
+        journal,
+        price=run.price,
+        max_sample=winner.iterations // first.iterations,
+        seed=run.config.seed,
+    )
+    return journal.trials[-1]
+
+
+@dataclass(frozen=True)
+class _Again:
+    """A searcher that asks for one network again and again: a longer training."""
+
+    architecture: Architecture
+
+    def ask(self, rng: object) -> Morphism:
+        return unchanged(self.architecture)
+
+    def tell(self, trial: Trial) -> None:
+        """There is nothing to learn."""
+
+
+def _evaluator(run: Run, folder: Path, progress: TrialProgress) -> Evaluator:
+    from spnas_hw.detection.datasets import prepare
+    from spnas_hw.detection.evaluator import ShortTraining
+
+    config = run.config
+    prepare(config.dataset, config.size)
+
+    def evaluate(morphism: Morphism, trial_id: int, parent_id: int | None) -> Evaluation:
+        training = ShortTraining(
+            folder,
+            config.detector,
+            config.dataset,
+            config.schedule,
+            config.size,
+            config.seed,
+            lambda done, total: progress(trial_id, done, total),
+        )
+        return training(morphism, trial_id, parent_id)
+
+    return evaluate
+
+
+def _remove_unneeded(trials: list[Trial], run: Run) -> None:
+    """Keeps the weights of the first trial and of those that may still be parents or the winner."""
+    ranked = sorted(trials, key=lambda trial: -(trial.mean_ap or -1.0))
+    needed = {0, *(trial.trial_id for trial in ranked[: run.config.serial.max_optimal])}
+    for trial in trials:
+        if trial.trial_id not in needed:
+            (run.folder / "trials" / f"{trial.trial_id:04d}" / "weights.safetensors").unlink(missing_ok=True)

@@ -1,0 +1,133 @@
+"""A run: one search in one folder.
+
+The folder holds `journal.jsonl` (the only state), its CSV views, one folder per trial, and what was
+derived from it: `baseline/`, `bundle/`, `report.png`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from profilers.table import LatencyTable
+from spnas_hw import __version__
+from spnas_hw.config import SearchConfig, build
+from spnas_hw.cost.composition import Cost, cost
+from spnas_hw.cost.composition import latency_ms as sum_latency_ms
+from spnas_hw.cost.constraints import Budget, check_feasible, smallest
+from spnas_hw.errors import InvalidConfig, RunError
+from spnas_hw.search.journal import Trial, read_journal
+from spnas_hw.space.architecture import Architecture
+from spnas_hw.space.codec import decode, encode
+
+JOURNAL = "journal.jsonl"
+PRECISION, BATCH = "fp32", 1
+
+
+def read_table(folder: Path, config: SearchConfig) -> LatencyTable:
+    """A table that was measured for the batch, precision and input size of `config`."""
+    table = LatencyTable.read(folder)
+    table.require(
+        batch=BATCH,
+        precision=PRECISION,
+        input_height=config.input_height,
+        input_width=config.input_width,
+    )
+    return table
+
+
+@dataclass(frozen=True)
+class Run:
+    """A search in its folder: configuration, budget and table, as its journal's first line has them."""
+
+    folder: Path
+    config: SearchConfig
+    budget: Budget
+    table_folder: Path
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """The run that a folder holds. Raises RunError."""
+        header, _ = read_journal(folder / JOURNAL)
+        try:
+            settings = {**header["config"]["serial"], "max_sample": 1}
+            document = {**header["config"], "serial": settings}
+            config = build(SearchConfig, document, str(folder / JOURNAL))
+            return cls(folder, config, Budget(**header["budget"]), Path(header["table_folder"]))
+        except (KeyError, TypeError, InvalidConfig) as error:
+            raise RunError(f"{folder / JOURNAL} was written by another version ({error})") from error
+
+    @cached_property
+    def table(self) -> LatencyTable:
+        return read_table(self.table_folder, self.config)
+
+    @cached_property
+    def predicted_budget(self) -> Budget:
+        """The budget for predictions: less the headroom."""
+        limit = self.budget.latency_ms
+        return replace(self.budget, latency_ms=None if limit is None else limit * (1 - self.config.headroom))
+
+    def price(self, architecture: Architecture) -> Cost:
+        """What the whole detector costs, its latency predicted from the table."""
+        return cost(architecture, self.config.detector, self.config.size, self.costs, PRECISION)
+
+    @cached_property
+    def costs(self) -> dict[str, float]:
+        return self.table.costs()
+
+    def header(self) -> dict[str, Any]:
+        """What makes this search this one; its number of samples may grow."""
+        plain = json.loads(json.dumps(asdict(self.config), default=str))
+        del plain["serial"]["max_sample"]
+        return {
+            "format": 1,
+            "tool_version": __version__,
+            "config": plain,
+            "budget": asdict(self.budget),
+            "table_folder": str(self.table_folder),
+            "table_reference_ms": self.table.provenance.reference_ms,
+        }
+
+    def trials(self) -> list[Trial]:
+        return read_journal(self.folder / JOURNAL)[1]
+
+    def winner(self) -> Trial:
+        """The validated trial of the best mAP. Raises RunError where there is none."""
+        validated = [trial for trial in self.trials() if trial.mean_ap is not None]
+        if not validated:
+            raise RunError(f"{self.folder} has no validated trial to export")
+        return max(validated, key=lambda trial: (trial.mean_ap or 0.0, -trial.trial_id))
+
+    def baseline(self) -> Trial | None:
+        """The start network trained as long as the winner, or None where it was not."""
+        path = self.folder / "baseline" / JOURNAL
+        trials = read_journal(path)[1] if path.exists() else []
+        return trials[-1] if trials and trials[-1].iterations >= self.winner().iterations else None
+
+    def start(self) -> tuple[Architecture, str | None]:
+        """The network that growth starts from, and why if it is not the configured one."""
+        wanted = decode(self.config.start)
+        objections = self.objections(wanted) or self.config.space.violations(wanted)
+        if not objections:
+            return wanted, None
+        low = smallest(
+            self.config.space,
+            lambda load: sum_latency_ms((load,), self.costs),
+            self.config.detector,
+            self.config.size,
+        )
+        note = f"{self.config.start} does not fit ({objections[0]}); starting from {encode(low.architecture)}"
+        return low.architecture, note
+
+    def objections(self, architecture: Architecture) -> tuple[str, ...]:
+        return self.predicted_budget.violations(self.price(architecture))
+
+    def check_feasible(self) -> None:
+        """Raises InfeasibleBudget with the smallest reachable value."""
+        config = self.config
+        check_feasible(
+            self.predicted_budget, config.space, config.detector, config.size, self.costs, PRECISION
+        )

@@ -1,0 +1,74 @@
+"""What every backend promises, run over those that work without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from profilers.backends import BACKENDS, Backend, backend_by_name
+from profilers.errors import BackendUnavailable, MeasurementFailed
+from profilers.reference import reference_network
+from tests.profilers.parts import SHAPE, conv
+
+
+@pytest.fixture(params=["fake", "ort-cpu"])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    with backend_by_name(request.param) as entered:
+        yield entered
+
+
+class TestContract:
+    def test_times_as_many_runs_as_asked(self, backend: Backend) -> None:
+        session = backend.load(conv())
+        samples = session.time_ms(7)
+        assert samples.shape == (7,) and samples.dtype == np.float64
+        assert np.all(samples > 0)
+        session.close()
+
+    def test_loads_models_in_every_form(self, backend: Backend, tmp_path: Path) -> None:
+        onnx.save(conv(), tmp_path / "m.onnx")
+        for model in (conv(), conv().SerializeToString(), tmp_path / "m.onnx"):
+            assert backend.load(model).run({"x": np.ones(SHAPE, np.float32)})["x.out"].shape == SHAPE
+
+    def test_runs_the_reference_network(self, backend: Backend) -> None:
+        outputs = backend.load(reference_network()).run({"image": np.ones((1, 3, 192, 192), np.float32)})
+        assert outputs["features"].shape == (1, 64, 24, 24) and outputs["features"].dtype == np.float32
+
+    def test_refuses_other_inputs(self, backend: Backend) -> None:
+        with pytest.raises(MeasurementFailed, match="takes inputs"):
+            backend.load(conv()).run({"y": np.ones(SHAPE, np.float32)})
+
+    def test_closed_sessions_refuse_to_run(self, backend: Backend) -> None:
+        session = backend.load(conv())
+        session.close()
+        session.close()
+        with pytest.raises(MeasurementFailed, match="closed"):
+            session.time_ms(1)
+
+    def test_memory_is_known_or_none(self, backend: Backend) -> None:
+        memory = backend.load(conv()).memory_bytes
+        assert memory is None or memory > 0
+
+    def test_describes_itself(self, backend: Backend) -> None:
+        facts = backend.describe()
+        assert {"device", "runtime", "runtime_version", "threads"} <= facts.keys()
+        assert facts["device"] and facts["runtime"]
+
+
+def test_constructing_does_not_wake_anything() -> None:
+    for name in ("fake", "ort-cpu"):
+        backend_by_name(name)
+
+
+def test_unknown_backend_lists_the_known_ones() -> None:
+    with pytest.raises(BackendUnavailable, match=", ".join(BACKENDS)):
+        backend_by_name("abacus")
+
+
+def test_unknown_option_is_named() -> None:
+    with pytest.raises(BackendUnavailable, match="'beads'"):
+        backend_by_name("ort-cpu", beads=3)
