@@ -11,6 +11,9 @@ from profilers.stats import Slope, slope
 from profilers.table import Row
 
 _NEGLIGIBLE = 0.02  # of the largest network it is in: a cost below needs no closer look
+# Of the same: what a network may differ from the sum of its parts. A tiny workload between heavy ones
+# can so come out negative without any fault of the measurement (weights that just fit into a cache).
+_ADDITIVITY = 0.05
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,12 @@ class Cost:
 
     slope: Slope
     network: Network
+    largest: float  # latency of the slowest of its networks, in the same unit
 
     @property
     def is_impossible(self) -> bool:
-        """Negative, and not by noise."""
-        return self.slope.slope_ms < -self.slope.ci_ms
+        """Negative, and neither by noise nor by what additivity leaves open."""
+        return self.slope.slope_ms < -self.slope.ci_ms - _ADDITIVITY * self.largest
 
 
 def cost(workload: Workload, centres: Mapping[Network, tuple[float, float]]) -> Cost | None:
@@ -32,7 +36,8 @@ def cost(workload: Workload, centres: Mapping[Network, tuple[float, float]]) -> 
         return None
     points = [centres[probe.parts] for probe in workload.probes]
     line = slope([probe.count for probe in workload.probes], *zip(*points, strict=True))
-    return Cost(line, max(workload.probes, key=lambda probe: probe.count).parts)
+    network = max(workload.probes, key=lambda probe: probe.count).parts
+    return Cost(line, network, max(latency for latency, _ in points))
 
 
 def is_settled(workload: Workload, centres: Mapping[Network, tuple[float, float]], target_ci: float) -> bool:
@@ -40,8 +45,7 @@ def is_settled(workload: Workload, centres: Mapping[Network, tuple[float, float]
     settled = cost(workload, centres)
     if settled is None:
         return True
-    largest = max(centres[probe.parts][0] for probe in workload.probes)
-    return settled.slope.ci_ms <= target_ci * max(abs(settled.slope.slope_ms), _NEGLIGIBLE * largest)
+    return settled.slope.ci_ms <= target_ci * max(abs(settled.slope.slope_ms), _NEGLIGIBLE * settled.largest)
 
 
 def measured_costs(manifest: Manifest, networks: Mapping[Network, Measurement]) -> dict[str, Cost | str]:

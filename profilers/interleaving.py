@@ -5,13 +5,14 @@ the reference. A burst gives one value, its lower quartile, and that value is di
 reference*, the median of the ten nearest bursts of the reference. The latency of a network is the median of
 these ratios over the rounds; the reference's own median turns it back into ms.
 
-Why so, from chains of residual blocks timed twice on a shared virtual machine, quiet and under bursts of
-foreign load (largest difference of a slope between the two):
-- the lower quartile of a burst leaves out runs that were interrupted; its median does not when interruptions
-  come thick (35 % against 2 %). A minimum over all rounds catches rare fast phases of the processor, a
-  different number of them each time (12 %).
-- without the reference 7 to 12 %, as the speed of the machine changes; with the two neighbouring reference
-  bursts alone their noise is added (4 %), with the median of ten it is not (2 %).
+Why so, from chains of residual blocks timed twice on a shared virtual machine for 20 rounds, quiet and
+beside foreign load (largest difference of a slope between the two times):
+- the lower quartile of a burst leaves out runs that were interrupted; its median does so less (2 % against
+  4 % beside load; after 8 rounds 7 % against 35 %). The minimum over all rounds catches rare fast phases of
+  the processor, a different number of them each time (12 %, quiet).
+- without the reference 3 % quiet, 7 % beside load and 10 % between the two, as the speed of the machine
+  changes; in units of the reference 2, 2 and 5 %. Divided by the two neighbouring bursts alone instead of
+  ten, their noise is added: 4 % beside load.
 """
 
 from __future__ import annotations

@@ -29,10 +29,12 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Dataset:
     """Images and labels: `ecp` is EuroCity Persons as downloaded; `streets` the synthetic streets in the
-    same layout, rendered on first use with `train` and `val` images from `seed`."""
+    same layout, rendered on first use with `train` and `val` images from `seed`. Persons below
+    `min_height_px` are ignored, in training and in COCO's metric alike."""
 
     type: Literal["ecp", "streets"]
     root: Path
+    min_height_px: float
     train: int | None = None
     val: int | None = None
     seed: int | None = None
@@ -47,8 +49,12 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How one candidate is trained: AdamW, linear warm-up, then cosine to `final_learning_rate`."""
+    """How one candidate is trained: AdamW, linear warm-up, then cosine to `final_learning_rate`.
 
+    A network without a parent, which inherits nothing, is trained for `start_iterations`.
+    """
+
+    start_iterations: int
     iterations: int
     batch_size: int
     learning_rate: float
@@ -122,8 +128,8 @@ def overridden(config: SearchConfig, *, max_sample: int | None, seed: int | None
 def build(kind: type[T], document: dict[str, Any], source: str) -> T:
     """A value of the frozen dataclass `kind` from plain data; `source` names it in errors."""
     _refuse_unknown(kind, document, source)
-    document = _with_blocks(document)
     try:
+        document = _with_blocks(document)
         return TypeAdapter(kind).validate_python(document)
     except ValidationError as error:
         first = error.errors()[0]

@@ -16,9 +16,8 @@ from profilers.table import LatencyTable
 from spnas_hw import __version__
 from spnas_hw.config import SearchConfig, build
 from spnas_hw.cost.composition import Cost, cost
-from spnas_hw.cost.composition import latency_ms as sum_latency_ms
-from spnas_hw.cost.constraints import Budget, check_feasible, smallest
-from spnas_hw.errors import InvalidConfig, RunError
+from spnas_hw.cost.constraints import Budget, check_feasible, smallest_latency
+from spnas_hw.errors import InvalidConfig, MissingWorkload, RunError
 from spnas_hw.search.journal import Trial, read_journal
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode, encode
@@ -113,17 +112,16 @@ class Run:
         objections = self.objections(wanted) or self.config.space.violations(wanted)
         if not objections:
             return wanted, None
-        low = smallest(
-            self.config.space,
-            lambda load: sum_latency_ms((load,), self.costs),
-            self.config.detector,
-            self.config.size,
-        )
+        low = smallest_latency(self.config.space, self.config.detector, self.config.size, self.costs)
         note = f"{self.config.start} does not fit ({objections[0]}); starting from {encode(low.architecture)}"
         return low.architecture, note
 
     def objections(self, architecture: Architecture) -> tuple[str, ...]:
-        return self.predicted_budget.violations(self.price(architecture))
+        """Why an architecture is no candidate: it breaks the budget, or its latency cannot be predicted."""
+        try:
+            return self.predicted_budget.violations(self.price(architecture))
+        except MissingWorkload as error:
+            return (f"unmeasured workload {error.keys[0]}",)
 
     def check_feasible(self) -> None:
         """Raises InfeasibleBudget with the smallest reachable value."""

@@ -129,9 +129,10 @@ def clock_for(threads: int) -> tuple[str, Callable[[], int]]:
 
     One thread computes in the calling thread, so its processor time is the latency on a processor of its
     own: the monotonic clock, less the time in which the system let another process run. On two busy
-    processors slopes by the monotonic clock differed by 40 % between two runs, as long networks were
-    interrupted in every run and the reference was not; by processor time they differ by 1 %. Several threads
-    wait for each other, which is latency, so there the monotonic clock counts.
+    processors slopes by the monotonic clock differed by up to 100 % between two runs, as long networks were
+    interrupted in every run and the reference was not; by processor time, in units of the reference, by at
+    most 6 %, from a quiet machine as well. Several threads wait for each other, which is latency: there the
+    monotonic clock counts.
     """
     # Where thread time is as coarse as a timer tick it is of no use.
     if threads == 1 and time.get_clock_info("thread_time").resolution < 1e-6:

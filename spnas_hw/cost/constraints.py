@@ -6,13 +6,14 @@ shortest path over (stage, doublings, blocks): milliseconds of work, however lar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
+from spnas_hw.cost.closed_set import closed_set
 from spnas_hw.cost.composition import BYTES_PER_ELEMENT, MIB, Cost, cost, head_workloads, params
-from spnas_hw.cost.composition import latency_ms as sum_latency_ms
 from spnas_hw.cost.workload import Lateral, Overhead, ResidualBlock, Size, Stem, Workload, halved
-from spnas_hw.errors import InfeasibleBudget
+from spnas_hw.errors import InfeasibleBudget, MissingWorkload
 from spnas_hw.space.architecture import Architecture, Block, Stage
 from spnas_hw.space.codec import encode
 from spnas_hw.space.detector import Detector
@@ -77,6 +78,20 @@ def smallest(
     return best
 
 
+def smallest_latency(
+    space: SearchSpace, detector: Detector, size: Size, table: Mapping[str, float]
+) -> Smallest:
+    """The smallest latency of the architectures whose workloads are all in the table.
+
+    Raises:
+        MissingWorkload: there is none.
+    """
+    low = smallest(space, lambda load: table.get(load.key, math.inf), detector, size)
+    if math.isinf(low.value):
+        raise MissingWorkload(key for key in closed_set(space, detector, size) if key not in table)
+    return low
+
+
 def check_feasible(
     budget: Budget,
     space: SearchSpace,
@@ -93,7 +108,7 @@ def check_feasible(
     if budget.latency_ms is not None:
         if table is None:
             raise ValueError("a latency budget needs a latency table")
-        low = smallest(space, lambda load: sum_latency_ms((load,), table), detector, size)
+        low = smallest_latency(space, detector, size, table)
         _refuse_below(budget.latency_ms, low, "latency", "ms")
     if budget.macs is not None:
         _refuse_below(budget.macs, smallest(space, lambda load: load.macs, detector, size), "MACs", "")
@@ -124,13 +139,12 @@ def _complete_paths(
     detector: Detector,
     size: Size,
 ) -> list[tuple[float, tuple[tuple[bool, ...], ...]]]:
-    """Per number of stages the cheapest backbone with laterals and heads."""
-    memo: dict[Workload, float] = {}
+    """Per number of stages the cheapest detector: its cost and where its blocks double."""
+    # A path may wander where no architecture of the space is; nothing there is measured, nor needed.
+    memo = {key: additive(load) for key, load in closed_set(space, detector, size).items()}
 
     def value(load: Workload) -> float:
-        if load not in memo:
-            memo[load] = additive(load)
-        return memo[load]
+        return memo.get(load.key, math.inf)
 
     def channels(doublings: int) -> int:
         return space.base_channels * block.expansion << doublings

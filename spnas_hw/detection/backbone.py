@@ -51,6 +51,8 @@ class SPNet(BaseModule):
         out_indices: stages whose outputs are returned; None for all.
         frozen_stages: -1 freezes nothing, 0 the stem, i the stem and stages 1 to i.
         norm_eval: keep normalisation layers in eval mode while training.
+        zero_init_residual: blocks start as identities (gamma = 0 in their last normalisation), as new
+            blocks of a grown network must. A whole network trained from nothing learns faster without.
 
     `forward` maps images [N, 3, H, W] to a tuple of [N, channels_i, H / stride_i, W / stride_i] as
     in `Architecture.features()`, sizes rounded up.
@@ -62,6 +64,7 @@ class SPNet(BaseModule):
         out_indices: tuple[int, ...] | None = None,
         frozen_stages: int = -1,
         norm_eval: bool = False,
+        zero_init_residual: bool = True,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -71,6 +74,7 @@ class SPNet(BaseModule):
         if not all(0 <= index < stages for index in self.out_indices):
             raise ValueError(f"out_indices {self.out_indices} must be within the {stages} stages of {code}")
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
+        self.zero_init_residual = zero_init_residual
         self._build_stem()
         for index, stage in enumerate(architecture.stages):
             self.add_module(f"layer{index + 1}", self._build_stage(index))
@@ -126,8 +130,8 @@ class SPNet(BaseModule):
         return tuple(outputs[index] for index in self.out_indices)
 
     def init_weights(self) -> None:
-        """Kaiming convolutions; the last normalisation of every block and connection starts at gamma = 0,
-        so that a block is the identity at birth and still learns from the first step."""
+        """Kaiming convolutions; the last normalisation of every block (`zero_init_residual`) and connection
+        starts at gamma = 0, so that a block is the identity at birth and still learns from the first step."""
         super().init_weights()
         if self.init_cfg is not None:
             return
@@ -137,9 +141,9 @@ class SPNet(BaseModule):
             elif isinstance(module, _BatchNorm):
                 constant_init(module, 1)
         for name, module in self.named_modules():
-            if isinstance(module, BasicBlock):
+            if isinstance(module, BasicBlock) and self.zero_init_residual:
                 constant_init(module.norm2, 0)
-            elif isinstance(module, Bottleneck | ResNeXtBottleneck):
+            elif isinstance(module, Bottleneck | ResNeXtBottleneck) and self.zero_init_residual:
                 constant_init(module.norm3, 0)
             elif name.startswith("connection") and isinstance(module, nn.BatchNorm2d):
                 constant_init(module, 0)

@@ -21,7 +21,12 @@ BOX_DELTA_STDS = (0.1, 0.1, 0.2, 0.2)
 
 
 def faster_rcnn(
-    architecture: Architecture, detector: Detector, *, rpn_samples: int = 256, roi_samples: int = 512
+    architecture: Architecture,
+    detector: Detector,
+    *,
+    rpn_samples: int = 256,
+    roi_samples: int = 512,
+    zero_init_residual: bool = True,
 ) -> dict[str, Any]:
     """The `model` part of an mmdet configuration.
 
@@ -39,7 +44,11 @@ def faster_rcnn(
             "bgr_to_rgb": True,
             "pad_size_divisor": 32,
         },
-        "backbone": {"type": "SPNet", "code": encode(architecture)},
+        "backbone": {
+            "type": "SPNet",
+            "code": encode(architecture),
+            "zero_init_residual": zero_init_residual,
+        },
         "neck": {
             "type": "FPN",
             "in_channels": [feature.channels for feature in features],

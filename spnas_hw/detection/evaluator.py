@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import io
+import logging
 import os
 import shutil
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +58,18 @@ class ShortTraining:
 
     def __call__(self, morphism: Morphism, trial_id: int, parent_id: int | None) -> Evaluation:
         """Raises TrainingError with the reason; the whole trace is in the trial's log."""
+        inherits = parent_id is not None
+        iterations = self.schedule.iterations if inherits else self.schedule.start_iterations
+        schedule = replace(self.schedule, iterations=iterations)
         work_dir = self.folder / f"{trial_id:04d}"
         parent_state = None if parent_id is None else load_weights(self.folder / f"{parent_id:04d}")
         shutil.rmtree(work_dir, ignore_errors=True)  # what an interrupted attempt left
         work_dir.mkdir(parents=True)
         runner = None
         try:
-            runner = Runner.from_cfg(_config(self, morphism, work_dir, trial_id))
+            config = _config(replace(self, schedule=schedule), morphism, work_dir, trial_id, inherits)
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                runner = Runner.from_cfg(config)  # it would log to the terminal
             _log_to(runner, work_dir / "train.log")
             runner.register_hook(_Inherit(parent_state, morphism), priority="VERY_LOW")
             runner.register_hook(_Progress(self.on_iteration), priority="LOWEST")
@@ -78,7 +86,7 @@ class ShortTraining:
                 _close_log(runner, work_dir)
             del runner
             gc.collect()
-        return Evaluation(metrics, self.schedule.iterations)
+        return Evaluation(metrics, iterations)
 
 
 def load_weights(trial_folder: Path) -> dict[str, Tensor]:
@@ -112,7 +120,9 @@ class _Progress(Hook):
         self.report(runner.iter + 1, runner.max_iters)
 
 
-def _config(training: ShortTraining, morphism: Morphism, work_dir: Path, trial_id: int) -> dict[str, Any]:
+def _config(
+    training: ShortTraining, morphism: Morphism, work_dir: Path, trial_id: int, inherits: bool
+) -> dict[str, Any]:
     from mmengine.config import Config
 
     schedule = training.schedule
@@ -129,6 +139,7 @@ def _config(training: ShortTraining, morphism: Morphism, work_dir: Path, trial_i
         training.detector,
         rpn_samples=schedule.rpn_samples,
         roi_samples=schedule.roi_samples,
+        zero_init_residual=inherits,
     )
     return Config(
         {
@@ -167,6 +178,7 @@ def _loader(
         "type": "EuroCityPersons",
         "data_root": str(training.dataset.root),
         "split": split,
+        "min_height_px": training.dataset.min_height_px,
         "pipeline": pipeline,
     }
     workers = training.schedule.workers
@@ -220,8 +232,6 @@ def _save(state: dict[str, Tensor], work_dir: Path, code: str) -> None:
 
 def _log_to(runner: Runner, path: Path) -> None:
     """One log file a trial and nothing on the terminal."""
-    import logging
-
     for handler in list(runner.logger.handlers):
         runner.logger.removeHandler(handler)
         handler.close()

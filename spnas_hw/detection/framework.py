@@ -34,6 +34,7 @@ except ModuleNotFoundError as error:
         ) from error
     raise SpnasError(f"{error.name} is missing, and training needs it: {DETECTION_COMMAND}") from error
 
-import spnas_hw.detection.backbone  # noqa: E402, F401  registers SPNet
+import spnas_hw.detection.backbone  # noqa: E402  registers SPNet
+import spnas_hw.detection.datasets.ecp_dataset  # noqa: E402, F401  registers EuroCityPersons
 
 init_default_scope("mmdet")

@@ -76,7 +76,7 @@ def train_baseline(run: Run, progress: TrialProgress) -> Trial:
         _evaluator(run, folder, progress),
         journal,
         price=run.price,
-        max_sample=winner.iterations // first.iterations,
+        max_sample=1 + (winner.iterations - first.iterations) // run.config.schedule.iterations,
         seed=run.config.seed,
     )
     return journal.trials[-1]

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnx_parts import chain, conv, manifest
 
 from profilers.errors import InvalidManifest
 from profilers.manifest import Probe, read_manifest, write_manifest
-from tests.profilers.parts import chain, conv, manifest
 
 
 @pytest.fixture
@@ -43,7 +43,9 @@ def test_round_trip(folder: Path) -> None:
 
 def test_network_of_several_workloads_is_one(tmp_path: Path) -> None:
     shared = Probe(count=0, parts=("b",))
-    found = manifest(tmp_path, {"b": conv()}, {"b": chain("b"), "t": [Probe(count=1, parts=("b",) * 3), shared]})
+    found = manifest(
+        tmp_path, {"b": conv()}, {"b": chain("b"), "t": [Probe(count=1, parts=("b",) * 3), shared]}
+    )
     assert len(found.networks()) == 4
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from onnx_parts import SHAPE, conv, model
 
 from profilers.backends.ort import OrtCpuBackend
 from profilers.errors import InvalidManifest
 from profilers.network import compose, random_inputs, signature
-from tests.profilers.parts import SHAPE, conv, model
 
 
 def run(network: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -60,7 +60,9 @@ def test_composed_network_is_a_part_again() -> None:
 
 
 def test_tensors_that_do_not_fit_are_named() -> None:
-    with pytest.raises(InvalidManifest, match=r"'x' is float\[1, 8, 6, 8\] from 'wide', 'narrow' reads float\[1, 4"):
+    with pytest.raises(
+        InvalidManifest, match=r"'x' is float\[1, 8, 6, 8\] from 'wide', 'narrow' reads float\[1, 4"
+    ):
         compose([conv(channels=8), conv()], labels=["wide", "narrow"])
 
 
@@ -83,7 +85,9 @@ def test_nothing_is_no_network() -> None:
 
 
 def test_subgraphs_read_the_renamed_outer_tensors() -> None:
-    flag = helper.make_node("Constant", [], ["flag"], value=helper.make_tensor("v", TensorProto.BOOL, [], [True]))
+    flag = helper.make_node(
+        "Constant", [], ["flag"], value=helper.make_tensor("v", TensorProto.BOOL, [], [True])
+    )
     branches = [
         helper.make_graph([helper.make_node(kind, ["x"], [f"{kind}.y"])], kind, [], [_value(f"{kind}.y")])
         for kind in ("Neg", "Abs")

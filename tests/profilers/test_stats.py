@@ -13,7 +13,13 @@ from profilers.stats import LatencyStats, median_ci, slope
 
 def test_statistics_of_a_known_sample() -> None:
     stats = LatencyStats.from_samples(np.arange(1.0, 102.0))
-    assert (stats.count, stats.median_ms, stats.p10_ms, stats.p90_ms, stats.p99_ms) == (101, 51.0, 11.0, 91.0, 100.0)
+    assert (stats.count, stats.median_ms, stats.p10_ms, stats.p90_ms, stats.p99_ms) == (
+        101,
+        51.0,
+        11.0,
+        91.0,
+        100.0,
+    )
     assert stats.coefficient_of_variation == pytest.approx(np.std(np.arange(1, 102)) / 51)
 
 
@@ -66,6 +72,9 @@ def test_bent_chain_has_a_residual() -> None:
 def test_interval_of_a_slope_is_propagated() -> None:
     rng = np.random.default_rng(0)
     sigma = np.array([0.1, 0.2, 0.3])
-    drawn = [slope([1, 2, 4], 1 + np.array([1, 2, 4]) + sigma * rng.standard_normal(3), [0] * 3) for _ in range(4000)]
+    drawn = [
+        slope([1, 2, 4], 1 + np.array([1, 2, 4]) + sigma * rng.standard_normal(3), [0] * 3)
+        for _ in range(4000)
+    ]
     spread = np.std([line.slope_ms for line in drawn])
     assert slope([1, 2, 4], [2, 3, 5], list(1.96 * sigma)).ci_ms == pytest.approx(1.96 * spread, rel=0.05)

@@ -82,7 +82,9 @@ def figure_placement(foot_px: tuple[float, float], px_per_m: float, heading: flo
     def place(points: object) -> Array:
         own = np.asarray(points, np.float32).reshape(-1, 3)
         right = own[:, 0] * sin - own[:, 1] * cos
-        return np.stack([foot_px[0] + right * px_per_m, foot_px[1] - own[:, 2] * px_per_m], 1).astype(np.float32)
+        return np.stack([foot_px[0] + right * px_per_m, foot_px[1] - own[:, 2] * px_per_m], 1).astype(
+            np.float32
+        )
 
     return place
 
@@ -111,7 +113,12 @@ def walking(rng: np.random.Generator, look: Look, stature_m: float) -> Pose:
 
 
 def seated(
-    rng: np.random.Generator, hip_m: Array, lean: float, hands_m: Array | None, feet_m: Array, stature_m: float
+    rng: np.random.Generator,
+    hip_m: Array,
+    lean: float,
+    hands_m: Array | None,
+    feet_m: Array,
+    stature_m: float,
 ) -> Pose:
     """Sitting at `hip_m` with the feet (and hands, else on the lap) where they are needed, in metres."""
     lateral = np.array([[0, 1, 0], [0, -1, 0]], np.float32)
@@ -147,7 +154,11 @@ def draw_person(layer: Layer, place: Place, look: Look, pose: Pose, stature_m: f
             layer.limb(start, end, r0 * unit * look.build, r1 * unit * look.build, colour)
 
     def leg(side: int, gain: float) -> None:
-        limb((pose.hip[side], pose.knee[side], pose.foot[side]), (0.06, 0.043, 0.03), _shaded(look.trousers, gain))
+        limb(
+            (pose.hip[side], pose.knee[side], pose.foot[side]),
+            (0.06, 0.043, 0.03),
+            _shaded(look.trousers, gain),
+        )
         toe = pose.foot[side] + np.array([0.07 * stature_m, 0, -0.005], np.float32)
         limb((pose.foot[side], toe), (0.028, 0.018), _shaded(look.shoes, gain))
 
@@ -163,7 +174,9 @@ def draw_person(layer: Layer, place: Place, look: Look, pose: Pose, stature_m: f
     if look.bag is not None and np.cos(heading) > -0.6:
         centre = pose.shoulder.mean(0) + (pose.hip.mean(0) - pose.shoulder.mean(0)) * 0.45
         back = centre + np.array([-0.09 * stature_m, 0, 0], np.float32)
-        rings = [_ring(back + [0, 0, dz * stature_m], 0.05 * stature_m, 0.08 * stature_m) for dz in (-0.1, 0.1)]
+        rings = [
+            _ring(back + [0, 0, dz * stature_m], 0.05 * stature_m, 0.08 * stature_m) for dz in (-0.1, 0.1)
+        ]
         layer.hull(place(np.concatenate(rings)), look.bag)
     arm(near, 0.92)
     _draw_head(layer, place, look, pose, unit, heading)
@@ -206,11 +219,21 @@ def draw_bicycle(layer: Layer, place: Place, colour: Colour, px_per_m: float) ->
         tyre = np.stack([middle + 0.34 * np.cos(turn), 0 * turn, 0.35 + 0.34 * np.sin(turn)], 1)
         layer.line(place(tyre), 0.05 * px_per_m, (30, 30, 30), closed=True)
     crank, saddle, bars, rear, front = (-0.05, 0.32), (-0.2, 0.92), (0.4, 1.02), (-0.53, 0.35), (0.53, 0.35)
-    for start, end in ((rear, crank), (crank, saddle), (saddle, rear), (crank, (0.4, 0.8)), (saddle, (0.38, 0.85))):
+    for start, end in (
+        (rear, crank),
+        (crank, saddle),
+        (saddle, rear),
+        (crank, (0.4, 0.8)),
+        (saddle, (0.38, 0.85)),
+    ):
         layer.line(place([[start[0], 0, start[1]], [end[0], 0, end[1]]]), 0.05 * px_per_m, colour)
     layer.line(place([[front[0], 0, front[1]], [bars[0], 0, bars[1]]]), 0.05 * px_per_m, colour)
     layer.line(place([[bars[0], -0.28, bars[1]], [bars[0], 0.28, bars[1]]]), 0.05 * px_per_m, (40, 40, 40))
-    layer.line(place([[saddle[0] - 0.1, 0, saddle[1]], [saddle[0] + 0.1, 0, saddle[1]]]), 0.09 * px_per_m, (25, 25, 25))
+    layer.line(
+        place([[saddle[0] - 0.1, 0, saddle[1]], [saddle[0] + 0.1, 0, saddle[1]]]),
+        0.09 * px_per_m,
+        (25, 25, 25),
+    )
 
 
 def draw_motorbike(layer: Layer, place: Place, colour: Colour, px_per_m: float) -> None:
@@ -218,11 +241,13 @@ def draw_motorbike(layer: Layer, place: Place, colour: Colour, px_per_m: float) 
     turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     for middle in (-0.7, 0.7):
         for radius, colour_of_part in ((0.31, (28, 28, 28)), (0.14, (125, 125, 125))):
-            rims = [(middle + radius * np.cos(turn), 0 * turn + v, 0.32 + radius * np.sin(turn)) for v in (-0.07, 0.07)]
+            rims = [
+                (middle + radius * np.cos(turn), 0 * turn + v, 0.32 + radius * np.sin(turn))
+                for v in (-0.07, 0.07)
+            ]
             layer.hull(place(np.concatenate([np.stack(rim, 1) for rim in rims])), colour_of_part)
     body = [(-0.85, 0.78), (-0.3, 0.45), (0.35, 0.45), (0.6, 0.9), (0.2, 0.98), (-0.15, 0.8)]
     sides = [[u, v, w] for u, w in body for v in (-0.13, 0.13)]
     layer.hull(place(sides), colour)
     layer.line(place([[0.7, 0, 0.32], [0.45, 0, 1.0]]), 0.1 * px_per_m, (90, 90, 90))
     layer.line(place([[0.45, -0.35, 1.02], [0.45, 0.35, 1.02]]), 0.06 * px_per_m, (40, 40, 40))
-

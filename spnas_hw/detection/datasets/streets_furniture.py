@@ -68,10 +68,25 @@ def car(rng: np.random.Generator, x_m: float, z_m: float, oncoming: bool) -> Dra
         # Roof and rear window first, then the side towards the road, then the end towards the camera.
         roof = [(inner, top, cabin[0] + slope), (outer, top, cabin[0] + slope)]
         flat([*roof, (outer, top, cabin[1] - slope), (inner, top, cabin[1] - slope)], _gain(paint, 1.15))
-        flat([(inner, waist, z_m), (outer, waist, z_m), (outer, waist, z_m + 0.6), (inner, waist, z_m + 0.6)], paint)
+        flat(
+            [(inner, waist, z_m), (outer, waist, z_m), (outer, waist, z_m + 0.6), (inner, waist, z_m + 0.6)],
+            paint,
+        )
         side = _gain(paint, 0.85)
-        flat([(inner, 0.3, z_m), (inner, waist, z_m), (inner, waist, z_m + length), (inner, 0.3, z_m + length)], side)
-        glass_side = [(inner, waist, cabin[0]), (inner, top, cabin[0] + slope), (inner, top, cabin[1] - slope)]
+        flat(
+            [
+                (inner, 0.3, z_m),
+                (inner, waist, z_m),
+                (inner, waist, z_m + length),
+                (inner, 0.3, z_m + length),
+            ],
+            side,
+        )
+        glass_side = [
+            (inner, waist, cabin[0]),
+            (inner, top, cabin[0] + slope),
+            (inner, top, cabin[1] - slope),
+        ]
         flat([*glass_side, (inner, waist, cabin[1] + 0.2)], _gain(paint, 0.8))
         low = [(inner, waist + 0.05, cabin[0] + 0.2), (inner, top - 0.1, cabin[0] + slope + 0.05)]
         flat([*low, (inner, top - 0.1, cabin[1] - slope), (inner, waist + 0.05, cabin[1])], (70, 60, 50))
@@ -82,7 +97,9 @@ def car(rng: np.random.Generator, x_m: float, z_m: float, oncoming: bool) -> Dra
                     [np.full(14, inner), 0.32 + radius * np.sin(turn), middle + radius * np.cos(turn)], 1
                 )
                 flat(rim, colour)
-        _car_end(canvas, layer, (inner, outer, waist, top), (z_m, cabin[0] + slope), paint, oncoming, lights_on)
+        _car_end(
+            canvas, layer, (inner, outer, waist, top), (z_m, cabin[0] + slope), paint, oncoming, lights_on
+        )
         canvas.paste(layer, float(z_m + length / 3))
         if lights_on:
             _car_lights(canvas, inner, outer, z_m, oncoming)
@@ -107,7 +124,12 @@ def _car_end(
         points = [(inner + wide * x, y, z) for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
         layer.polygon(canvas.camera.project(points), colour)
 
-    screen = [(inner, waist, z), (outer, waist, z), (outer - wide * 0.12, top, z_roof), (inner + wide * 0.12, top, z_roof)]
+    screen = [
+        (inner, waist, z),
+        (outer, waist, z),
+        (outer - wide * 0.12, top, z_roof),
+        (inner + wide * 0.12, top, z_roof),
+    ]
     layer.polygon(canvas.camera.project(screen), _gain(paint, 0.9))
     glass = [(inner + wide * a, waist + (top - waist) * b, z + (z_roof - z) * b) for a, b in
              ((0.07, 0.1), (0.93, 0.1), (0.84, 0.9), (0.16, 0.9))]  # fmt: skip
@@ -133,7 +155,9 @@ def _car_lights(canvas: Canvas, inner: float, outer: float, z_m: float, oncoming
 def tree(rng: np.random.Generator, x_m: float, z_m: float) -> Draw:
     height, crown = float(rng.uniform(4.5, 9)), float(rng.uniform(1.3, 2.4))
     trunk = float(rng.uniform(0.1, 0.22))
-    green = np.asarray(((45, 95, 70), (40, 120, 90), (50, 110, 140), (40, 75, 50))[rng.integers(4)], np.float32)
+    green = np.asarray(
+        ((45, 95, 70), (40, 120, 90), (50, 110, 140), (40, 75, 50))[rng.integers(4)], np.float32
+    )
     leaves = rng.normal(0, 1, (40, 3))
     tones = rng.uniform(0.65, 1.25, 40)
 
@@ -145,7 +169,9 @@ def tree(rng: np.random.Generator, x_m: float, z_m: float) -> Draw:
         layer = canvas.layer(_bounds(box))
         layer.limb(foot, fork, trunk * unit, trunk * 0.7 * unit, (50, 62, 75))
         for (dx, dy, size), tone in zip(leaves, tones, strict=True):
-            middle = canvas.camera.project([(x_m + dx * crown * 0.55, height * 0.8 + dy * crown * 0.45, z_m)])[0]
+            middle = canvas.camera.project(
+                [(x_m + dx * crown * 0.55, height * 0.8 + dy * crown * 0.45, z_m)]
+            )[0]
             radius = crown * (0.32 + 0.08 * abs(size)) * unit
             b, g, r = green * tone
             layer.ellipse(middle, (radius, radius * 0.8), (float(b), float(g), float(r)))

@@ -35,7 +35,10 @@ def night(canvas: Canvas, rng: np.random.Generator, lamps_m: list[tuple[float, f
     canvas.bgr *= light
     canvas.bgr[sky] = canvas.bgr[sky] * 0.35 + np.array([18, 10, 8], np.float32)
     size = camera.height / 192
-    bloom = cv2.GaussianBlur(canvas.glow, (0, 0), 3.5 * size) * 0.9 + cv2.GaussianBlur(canvas.glow, (0, 0), size) * 0.5
+    bloom = (
+        cv2.GaussianBlur(canvas.glow, (0, 0), 3.5 * size) * 0.9
+        + cv2.GaussianBlur(canvas.glow, (0, 0), size) * 0.5
+    )
     canvas.bgr += canvas.glow * 0.85 + bloom
 
 

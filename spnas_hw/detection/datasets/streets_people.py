@@ -36,11 +36,18 @@ class Mark:
 DrawMarks = Callable[[Canvas], list[Mark]]
 
 
-def _figure_layer(canvas: Canvas, x_m: float, z_m: float, half_wide_m: float, high_m: float) -> tuple[Layer, tuple[float, float], float]:
+def _figure_layer(
+    canvas: Canvas, x_m: float, z_m: float, half_wide_m: float, high_m: float
+) -> tuple[Layer, tuple[float, float], float]:
     foot = canvas.camera.project([(x_m, 0, z_m)])[0]
     unit = canvas.camera.focal_px / z_m
     at = (float(foot[0]), float(foot[1]))
-    box = (at[0] - half_wide_m * unit, at[1] - high_m * unit, at[0] + half_wide_m * unit, at[1] + 0.2 * unit + 1)
+    box = (
+        at[0] - half_wide_m * unit,
+        at[1] - high_m * unit,
+        at[0] + half_wide_m * unit,
+        at[1] + 0.2 * unit + 1,
+    )
     return canvas.layer(box, whole=True), at, unit
 
 
@@ -68,7 +75,9 @@ def sitter(rng: np.random.Generator, x_m: float, z_m: float, stature_m: float, h
     """Somebody sitting on a bench."""
     look, wood = sample_look(rng), cloth(rng)
     feet = np.array([[0.45, 0.1, 0.05], [0.42, -0.1, 0.05]], np.float32)
-    pose = seated(rng, np.array([0, 0, 0.52], np.float32), float(rng.uniform(-0.1, 0.25)), None, feet, stature_m)
+    pose = seated(
+        rng, np.array([0, 0, 0.52], np.float32), float(rng.uniform(-0.1, 0.25)), None, feet, stature_m
+    )
 
     def draw(canvas: Canvas) -> list[Mark]:
         shadow(canvas, x_m, z_m, 1.6, 0.6)

@@ -160,7 +160,9 @@ def _sideways(rng: np.random.Generator, camera: Camera, street: Street, z: float
     return float(rng.uniform(min(left, right), max(left, right)))
 
 
-def _inhabitant(rng: np.random.Generator, street: Street, x: float, z: float, rides: bool) -> people.DrawMarks:
+def _inhabitant(
+    rng: np.random.Generator, street: Street, x: float, z: float, rides: bool
+) -> people.DrawMarks:
     on_road = street.left_kerb_m < x < street.right_kerb_m
     along = float(rng.choice([0.0, np.pi]) + rng.normal(0, 0.35))
     across = float(rng.choice([0.5, 1.5]) * np.pi + rng.normal(0, 0.35))

@@ -92,7 +92,9 @@ def _blotches(rng: np.random.Generator, height: int, width: int, cells: tuple[in
 
 def _full_layer(canvas: Canvas) -> Layer:
     camera = canvas.camera
-    return Layer((0, 0, camera.width, camera.height), 3 if camera.height < 400 else 2 if camera.height < 800 else 1)
+    return Layer(
+        (0, 0, camera.width, camera.height), 3 if camera.height < 400 else 2 if camera.height < 800 else 1
+    )
 
 
 def paint_ground(canvas: Canvas, street: Street, rng: np.random.Generator) -> None:
@@ -176,7 +178,12 @@ def _house(
 
     def face(z_from: float, z_to: float, y0: float, y1: float, colour: object, on: Layer = layer) -> None:
         b, g, r = (float(np.clip(v, 0, 250)) for v in np.asarray(colour, np.float32))
-        quad(canvas, on, [(wall, y0, z_from), (wall, y1, z_from), (wall, y1, z_to), (wall, y0, z_to)], (b, g, r))
+        quad(
+            canvas,
+            on,
+            [(wall, y0, z_from), (wall, y1, z_from), (wall, y1, z_to), (wall, y0, z_to)],
+            (b, g, r),
+        )
 
     # The end wall towards the camera shows where the next house nearer is lower or missing.
     away = wall + np.sign(wall) * 12
@@ -200,7 +207,14 @@ def _house(
             face(span[0], z + pitch * 0.85, 0.5, 2.7, np.asarray(glass) * rng.uniform(0.5, 1.3))
             face(span[0] - 0.1, z + pitch * 0.9, 2.7, 3.2, awning)
             if rng.random() < 0.35:
-                face(span[0], z + pitch * 0.85, 0.5, 2.7, np.array([110, 160, 190]) * rng.uniform(0.3, 0.9), lights)
+                face(
+                    span[0],
+                    z + pitch * 0.85,
+                    0.5,
+                    2.7,
+                    np.array([110, 160, 190]) * rng.uniform(0.3, 0.9),
+                    lights,
+                )
         else:
             tall = rng.random() < 0.3
             face(*span, 0.05 if tall else 1.1, 2.3, np.asarray(glass) * (0.6 if tall else 1.0))

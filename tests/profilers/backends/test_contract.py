@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx_parts import SHAPE, conv
 
 from profilers.backends import BACKENDS, Backend, backend_by_name
 from profilers.errors import BackendUnavailable, MeasurementFailed
 from profilers.reference import reference_network
-from tests.profilers.parts import SHAPE, conv
 
 
 @pytest.fixture(params=["fake", "ort-cpu"])

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx_parts import conv
 
 from profilers.backends.fake import FakeBackend
 from profilers.errors import MeasurementFailed
 from profilers.network import compose
-from tests.profilers.parts import conv
 
 
 def test_latency_is_overhead_and_what_the_nodes_cost() -> None:

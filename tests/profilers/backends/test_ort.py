@@ -4,10 +4,10 @@ import sys
 
 import numpy as np
 import pytest
+from onnx_parts import SHAPE, conv
 
 from profilers.backends.ort import OrtCpuBackend, clock_for
 from profilers.errors import BackendUnavailable, MeasurementFailed
-from tests.profilers.parts import SHAPE, conv
 
 
 def test_computes_the_convolution() -> None:
@@ -15,7 +15,9 @@ def test_computes_the_convolution() -> None:
     weight = np.random.default_rng(0).standard_normal((4, 4, 1, 1)).astype(np.float32)[..., 0, 0]
     with OrtCpuBackend() as backend:
         found = backend.load(conv()).run({"x": x})["x.out"]
-    np.testing.assert_allclose(found, np.maximum(np.einsum("oi,bihw->bohw", weight, x), 0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        found, np.maximum(np.einsum("oi,bihw->bohw", weight, x), 0), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_invalid_model_fails_with_the_reason_in_one_line() -> None:

@@ -34,16 +34,20 @@ def model(
 
 
 def conv(
-    source: str = "x", target: str = "x", channels_in: int = 4, channels: int = 4, name: str = "", seed: int = 0
+    source: str = "x",
+    target: str = "x",
+    channels: int = 4,
+    name: str = "",
+    seed: int = 0,
 ) -> onnx.ModelProto:
     """A 1x1 convolution from one tensor to another of 6x8."""
-    weight = np.random.default_rng(seed).standard_normal((channels, channels_in, 1, 1)).astype(np.float32)
+    weight = np.random.default_rng(seed).standard_normal((channels, 4, 1, 1)).astype(np.float32)
     out = target + OUT if source == target else target
     nodes = [
         helper.make_node("Conv", [source, "w"], ["hidden"], name=name),
         helper.make_node("Relu", ["hidden"], [out]),
     ]
-    return model({source: (1, channels_in, 6, 8)}, {out: (1, channels, 6, 8)}, nodes, {"w": weight})
+    return model({source: SHAPE}, {out: (1, channels, 6, 8)}, nodes, {"w": weight})
 
 
 def chain(key: str, counts: Sequence[int] = (1, 2, 4)) -> list[Probe]:

@@ -1,0 +1,52 @@
+# `make demo` and `make test` set up everything they need on a machine with Python, gcc and git.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# Exact: a CPU build of just this version may be provided locally.
+TORCH := torch==2.13.0
+MMCV := onedl-mmcv==2.3.6
+
+.PHONY: setup demo test check format clean
+
+demo: $(VENV)/.ready
+	$(BIN)/python benchmarks/demo.py
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-timing
+
+format: $(VENV)/.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+setup: $(VENV)/.ready
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install setuptools wheel ninja numpy
+	$(BIN)/python -m pip install $(TORCH)
+	touch $@
+
+# The fork of mmcv is a source package that compiles against the torch it finds. Isolated from torch it
+# would leave out its operators without a word.
+$(VENV)/.mmcv: $(VENV)/.torch
+	@echo "== compiling mmcv: about 7 minutes on two cores, once; pip keeps the wheel =="
+	@start=$$(date +%s); ( while sleep 30; do echo "   still compiling mmcv, $$(( $$(date +%s) - start )) s"; done ) & \
+	  ticker=$$!; trap "kill $$ticker 2>/dev/null" EXIT; \
+	  $(BIN)/python -m pip install --no-build-isolation $(MMCV)
+	$(BIN)/python -c "import mmcv._ext"
+	touch $@
+
+$(VENV)/.ready: $(VENV)/.mmcv pyproject.toml
+	$(BIN)/python -m pip install -e ".[detection,cpu,rtx,report,dev]"
+	touch $@
+
+clean:
+	rm -rf build demo

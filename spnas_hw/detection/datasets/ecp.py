@@ -1,0 +1,128 @@
+"""Reads EuroCity Persons as it is downloaded. Needs no framework.
+
+Layout `{root}/[ECP/]{day|night}/{img|labels}/{split}/{city}/{city}_{frame}.{png|json}`; one label file an
+image. What is not known (identities, keys) is tolerated, what is damaged is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spnas_hw.errors import DataError
+
+CLASSES = ("pedestrian", "rider")
+TIMES = ("day", "night")
+GROUPS = {"pedestrian": "person-group-far-away", "rider": "rider+vehicle-group-far-away"}
+_TAG = re.compile(r"(occluded|truncated)\s*>\s*(\d+)")
+
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 in pixels; the full extent, occluded parts included."""
+
+
+@dataclass(frozen=True)
+class Object:
+    """One labelled thing. `occlusion` and `truncation` are the numbers of its tags, 0 without one."""
+
+    identity: str
+    box: Box
+    occlusion: int
+    truncation: int
+    tags: tuple[str, ...]
+    children: tuple[Object, ...]
+
+    @property
+    def height_px(self) -> float:
+        return self.box[3] - self.box[1]
+
+    def union(self) -> Box:
+        """The box together with those of its children: a rider with the vehicle, as it is evaluated."""
+        boxes = [self.box, *(child.box for child in self.children)]
+        lows = [min(box[axis] for box in boxes) for axis in (0, 1)]
+        highs = [max(box[axis] for box in boxes) for axis in (2, 3)]
+        return (lows[0], lows[1], highs[0], highs[1])
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The label of one image: its size in pixels, image-level tags, and objects."""
+
+    width: int
+    height: int
+    tags: tuple[str, ...]
+    objects: tuple[Object, ...]
+
+
+@dataclass(frozen=True)
+class FramePaths:
+    """Where a frame's image and label lie; test sets have no labels."""
+
+    image: Path
+    label: Path
+
+
+def find_frames(root: Path, split: str, times: Sequence[str] = TIMES) -> list[FramePaths]:
+    """All frames of a split, sorted by path.
+
+    Raises:
+        DataError: no image, or an image without its label.
+    """
+    if unknown := [time for time in times if time not in TIMES]:
+        raise DataError(f"time of day {unknown[0]!r} is none of {', '.join(TIMES)}")
+    base = root / "ECP" if (root / "ECP").is_dir() else root
+    found = []
+    for time in times:
+        for image in sorted((base / time / "img" / split).glob("*/*.png")):
+            label = base / time / "labels" / split / image.parent.name / f"{image.stem}.json"
+            if not label.exists():
+                raise DataError(f"{image} has no label {label}")
+            found.append(FramePaths(image, label))
+    if not found:
+        where = base / "|".join(times) / "img" / split
+        raise DataError(f"no images in {where}: give the folder that holds ECP/day/img/{split}")
+    return found
+
+
+def read_frame(path: Path) -> Frame:
+    """The label file of one image. Raises DataError naming the file and what is wrong."""
+    try:
+        document = _unwrapped(json.loads(path.read_text(encoding="utf-8")))
+        return Frame(
+            int(document["imagewidth"]),
+            int(document["imageheight"]),
+            tuple(str(tag) for tag in document.get("tags", ())),
+            tuple(_object(child) for child in document["children"]),
+        )
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except KeyError as error:
+        raise DataError(f"{path} is no ECP label: it lacks {error}") from error
+    except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise DataError(f"{path} is no ECP label: {error}") from error
+
+
+def _unwrapped(document: dict[str, Any]) -> dict[str, Any]:
+    """Some files carry the frame inside a converter's or a sequence's envelope."""
+    if "@converter" in document:
+        document = document["children"][0]["children"][0]
+    elif document.get("identity") == "seqlist":
+        document = document["children"][0]
+    return document
+
+
+def _object(entry: dict[str, Any]) -> Object:
+    box = tuple(float(entry[key]) for key in ("x0", "y0", "x1", "y1"))
+    if not (box[0] <= box[2] and box[1] <= box[3]):
+        raise ValueError(f"the box {box} has its corners in the wrong order")
+    tags = tuple(str(tag) for tag in entry.get("tags") or ())
+    shares = {"occluded": 0, "truncated": 0}
+    for tag in tags:
+        if match := _TAG.fullmatch(tag.strip()):
+            shares[match[1]] = max(shares[match[1]], int(match[2]))
+    children = tuple(_object(child) for child in entry.get("children") or ())
+    identity = str(entry.get("identity"))
+    return Object(identity, (box[0], box[1], box[2], box[3]), *shares.values(), tags, children)

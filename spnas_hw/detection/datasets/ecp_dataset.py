@@ -1,0 +1,80 @@
+"""EuroCity Persons, real or synthetic, as an mmdet data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmdet.datasets import BaseDetDataset
+from mmdet.registry import DATASETS
+
+from spnas_hw.detection.datasets.ecp import CLASSES, GROUPS, TIMES, Object, find_frames, read_frame
+
+_LABELS = {name: index for index, name in enumerate(CLASSES)}
+_GROUP_LABELS = {group: _LABELS[name] for name, group in GROUPS.items()}
+
+
+@DATASETS.register_module()
+class EuroCityPersons(BaseDetDataset):
+    """Pedestrians and riders; what the protocol ignores is an ignore region (`ignore_flag` 1).
+
+    Ignored are groups far away, depictions, persons below `min_height_px` and those occluded or truncated
+    by more than 80 %. Sitting or lying ones and those behind glass are trained on as persons.
+
+    Args:
+        split: `train`, `val` or `test`.
+        times: times of day, of `day` and `night`.
+        min_height_px: smaller persons are ignored (20 in the protocol, at 1024 pixels high).
+        rider_includes_vehicle: riders are boxed with their vehicle, as they are evaluated.
+    """
+
+    METAINFO = {"classes": CLASSES, "palette": [(60, 180, 75), (255, 200, 0)]}  # noqa: RUF012 mmengine's form
+
+    def __init__(
+        self,
+        *args: Any,
+        split: str,
+        times: Sequence[str] = TIMES,
+        min_height_px: float,
+        rider_includes_vehicle: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.split, self.times = split, tuple(times)
+        self.min_height_px, self.rider_includes_vehicle = min_height_px, rider_includes_vehicle
+        super().__init__(*args, **kwargs)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """One entry an image. Raises DataError."""
+        entries = []
+        for index, paths in enumerate(find_frames(Path(self.data_root), self.split, self.times)):
+            frame = read_frame(paths.label)
+            instances = [self._instance(thing) for thing in frame.objects]
+            entries.append(
+                {
+                    "img_path": str(paths.image),
+                    "img_id": index,
+                    "width": frame.width,
+                    "height": frame.height,
+                    "instances": [instance for instance in instances if instance is not None],
+                }
+            )
+        return entries
+
+    def _instance(self, thing: Object) -> dict[str, Any] | None:
+        if thing.identity in _GROUP_LABELS:
+            label, box, ignored = _GROUP_LABELS[thing.identity], thing.box, True
+        elif thing.identity in _LABELS:
+            label = _LABELS[thing.identity]
+            whole = self.rider_includes_vehicle and thing.identity == "rider"
+            box = thing.union() if whole else thing.box
+            ignored = (
+                "depiction" in thing.tags
+                or max(thing.occlusion, thing.truncation) >= 80
+                or thing.height_px < self.min_height_px
+            )
+        else:
+            return None
+        if box[2] - box[0] < 1 or box[3] - box[1] < 1:
+            return None
+        return {"bbox": list(box), "bbox_label": label, "ignore_flag": int(ignored)}

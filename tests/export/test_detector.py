@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from profilers.backends import backend_by_name
+from spnas_hw.detection.detector import build_model
+from spnas_hw.detection.inference import detect
+from spnas_hw.errors import ExportError
+from spnas_hw.export.detector import OUTPUTS, detector_onnx, onnx_from_module
+from spnas_hw.export.engine import engine_from_onnx
+from spnas_hw.export.parity import parity
+from spnas_hw.space.codec import decode
+from spnas_hw.space.detector import Detector
+
+SIZE = (96, 160)
+DETECTOR = Detector(
+    ("pedestrian", "rider"),
+    neck_channels=16,
+    anchor_scales=(2.5,),
+    proposals_per_level=60,
+    proposals=40,
+    finest_scale=14.0,
+    roi_channels=32,
+    nms_candidates=80,
+    detections=30,
+    score_threshold=0.01,
+)
+
+
+def lively_detector(code: str, detector: Detector = DETECTOR) -> torch.nn.Module:
+    """Random weights under which scores and boxes vary from place to place."""
+    torch.manual_seed(0)
+    model = build_model(decode(code), detector)
+    model.init_weights()
+    for name, parameter in model.named_parameters():
+        if name.endswith(("bn2.weight", "bn3.weight")):
+            parameter.data.uniform_(0.2, 0.6)
+        elif any(word in name for word in ("rpn_cls", "rpn_reg", "fc_cls", "fc_reg")):
+            parameter.data.normal_(0, 0.05)
+    return model.eval()
+
+
+def images(count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [
+        np.kron(rng.normal(size=(1, 3, 12, 20)), np.ones((8, 8))).astype(np.float32) for _ in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    return lively_detector("b8_11-21-21-2")
+
+
+@pytest.fixture(scope="module")
+def exported(model: torch.nn.Module) -> onnx.ModelProto:
+    return detector_onnx(model, DETECTOR, SIZE)
+
+
+def run(model: onnx.ModelProto, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    with backend_by_name("ort-cpu", threads=1) as backend:
+        outputs = backend.load(model).run({"image": image})
+    assert outputs["nms_converged"]
+    real = outputs["labels"] >= 0
+    return outputs["boxes"][real], outputs["scores"][real], outputs["labels"][real]
+
+
+def test_the_exported_detector_agrees_with_mmdet(model, exported) -> None:
+    found = parity(
+        images(3),
+        lambda image: detect(model, image),
+        lambda image: run(exported, image),
+        score_threshold=0.05,
+    )
+    assert found.detections > 20
+    assert found.agreement == 1.0
+
+
+def test_a_changed_weight_is_noticed(model, exported) -> None:
+    """The comparison above can fail."""
+    other = lively_detector("b8_11-21-21-2")
+    other.roi_head.bbox_head.fc_reg.weight.data += 0.01
+    found = parity(images(1), lambda i: detect(other, i), lambda i: run(exported, i), score_threshold=0.05)
+    assert found.agreement is not None and found.agreement < 0.9
+
+
+def test_static_shapes_and_names(exported) -> None:
+    (image,) = exported.graph.input
+    assert image.name == "image"
+    assert [d.dim_value for d in image.type.tensor_type.shape.dim] == [1, 3, *SIZE]
+    assert tuple(output.name for output in exported.graph.output) == OUTPUTS
+    shapes = [[d.dim_value for d in o.type.tensor_type.shape.dim] for o in exported.graph.output]
+    assert shapes == [[DETECTOR.detections, 4], [DETECTOR.detections], [DETECTOR.detections], []]
+    operators = {node.op_type for node in exported.graph.node}
+    assert not operators & {"NonMaxSuppression", "NonZero", "RoiAlign", "Loop", "If"}
+
+
+def test_the_whole_detector_becomes_an_engine(exported) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    engine = engine_from_onnx(exported, "8.6")
+    assert len(engine.content) > 10_000
+    assert (engine.compute_capability, engine.scope) == ("8.6", "whole detector")
+
+
+def test_an_unknown_compute_capability_is_one_line(exported) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    with pytest.raises(ExportError, match=r"'9.9'.*8\.6") as caught:
+        engine_from_onnx(exported, "9.9")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_torch_cannot_export_is_one_line() -> None:
+    class Dynamic(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2 if x.sum() > 0 else x
+
+    with pytest.raises(ExportError) as caught:
+        onnx_from_module(Dynamic(), {"x": torch.zeros(2)}, ("y",))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("classes", [1, 80])
+def test_any_number_of_classes(classes: int) -> None:
+    detector = Detector(
+        tuple(f"class{i}" for i in range(classes)),
+        neck_channels=8,
+        proposals_per_level=30,
+        proposals=20,
+        roi_channels=16,
+        nms_candidates=20,
+        detections=10,
+        score_threshold=0.001,
+    )
+    model = lively_detector("b8_1-2-1-1-1", detector)
+    exported = detector_onnx(model, detector, (64, 96))
+    found = parity(
+        [image[:, :, :64, :96] for image in images(1)],
+        lambda image: detect(model, image),
+        lambda image: run(exported, image),
+        score_threshold=0.0,
+    )
+    if classes == 1:
+        assert found.agreement == 1.0
+    else:  # more candidates pass than the NMS takes: the best of them still agree
+        assert found.detections and found.matched

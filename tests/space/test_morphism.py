@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spnas_hw.space.architecture import Architecture, Block
+from spnas_hw.space.codec import decode, encode
+from spnas_hw.space.morphism import (
+    Morphism,
+    add_branch,
+    add_stage,
+    change_block,
+    expand,
+    swap,
+    unchanged,
+)
+from tests.strategies import architectures
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def flat(architecture: Architecture) -> list[bool]:
+    return [double for stage in architecture.stages for double in stage.doubles]
+
+
+@given(architectures(), seeds, st.integers(1, 4))
+def test_expand_inserts_identities_behind_the_first_block(parent, seed, blocks) -> None:
+    morphism = expand(parent, np.random.default_rng(seed), blocks)
+    child = morphism.child
+    assert child.depth == parent.depth + blocks
+    assert child.features() == parent.features()
+    assert morphism.inherits.count(None) == blocks
+    assert [i for i in morphism.inherits if i is not None] == list(range(parent.depth))
+    new = [r for r, i in zip(child.residuals(), morphism.inherits, strict=True) if i is None]
+    assert not any(residual.projects for residual in new)
+    kept = [r for r, i in zip(child.residuals(), morphism.inherits, strict=True) if i is not None]
+    assert kept == list(parent.residuals())
+    assert morphism.preserves_function
+
+
+@given(architectures(), seeds)
+def test_swap_moves_one_thing_to_a_neighbour(parent, seed) -> None:
+    try:
+        morphism = swap(parent, np.random.default_rng(seed))
+    except ValueError:
+        return
+    child = morphism.child
+    assert child != parent
+    assert (child.depth, child.doublings) == (parent.depth, parent.doublings)
+    assert len(child.stages) == len(parent.stages)
+    assert morphism.inherits == tuple(range(parent.depth))
+    moved_boundary = [len(s.doubles) for s in child.stages] != [len(s.doubles) for s in parent.stages]
+    if moved_boundary:
+        assert flat(child) == flat(parent)
+    else:
+        changed = [i for i, (a, b) in enumerate(zip(flat(child), flat(parent), strict=True)) if a != b]
+        assert len(changed) == 2 and changed[1] == changed[0] + 1
+    assert morphism.lost and not morphism.preserves_function
+
+
+@pytest.mark.parametrize("code", ["b_1-1", "b_2-2", "b_1", "b_22"])
+def test_swap_that_cannot_move_ends(code: str) -> None:
+    """On such codes the ancestor never returned."""
+    with pytest.raises(ValueError, match="can move"):
+        swap(decode(code), np.random.default_rng(0))
+
+
+def test_swap_reaches_every_neighbour() -> None:
+    rng = np.random.default_rng(0)
+    found = {encode(swap(decode("b_11-2-1"), rng).child) for _ in range(200)}
+    assert found == {"b_1-12-1_0-0-0", "b_12-1-1_0-0-0", "b_11-1-2_0-0-0"}
+
+
+@given(architectures())
+def test_add_stage_appends_one_coarser_feature(parent) -> None:
+    child = add_stage(parent).child
+    assert child.features()[:-1] == parent.features()
+    assert child.features()[-1].channels == parent.features()[-1].channels
+    assert child.features()[-1].stride == 2 * parent.features()[-1].stride
+
+
+@given(architectures(), st.data())
+def test_add_branch_touches_one_stage(parent, data) -> None:
+    index = data.draw(st.integers(0, len(parent.stages) - 1))
+    own = data.draw(st.booleans())
+    stage = parent.stages[index]
+    if stage.branches == 3 or (stage.branches and stage.own_weights != own):
+        with pytest.raises(ValueError):
+            add_branch(parent, index, own)
+        return
+    child = add_branch(parent, index, own).child
+    assert child.stages[index].branches == stage.branches + 1
+    assert child.features() == parent.features()
+    assert [s for i, s in enumerate(child.stages) if i != index] == [
+        s for i, s in enumerate(parent.stages) if i != index
+    ]
+
+
+def test_change_block() -> None:
+    morphism = change_block(decode("b_11-21"), Block("bottleneck"))
+    assert encode(morphism.child) == "r_11-21_0-0"
+    with pytest.raises(ValueError):
+        change_block(decode("b_11-21"), Block("basic"))
+
+
+@given(architectures(parallel=False), seeds)
+def test_steps_compose(parent, seed) -> None:
+    rng = np.random.default_rng(seed)
+    first = expand(parent, rng)
+    second = expand(first.child, rng)
+    both = first.then(second)
+    assert (both.parent, both.child) == (parent, second.child)
+    assert both.inherits.count(None) == 2
+    kept = [i for i in both.inherits if i is not None]
+    assert kept == list(range(parent.depth))
+    assert both.preserves_function and both.operator == "expand+expand"
+    appended = both.then(add_stage(both.child))
+    assert not appended.preserves_function
+    assert unchanged(parent).then(first) == first
+    with pytest.raises(ValueError):
+        second.then(first)
+
+
+def test_inherits_must_cover_the_child() -> None:
+    architecture = decode("b_11-21")
+    with pytest.raises(ValueError):
+        Morphism("none", architecture, architecture, (0,), True)

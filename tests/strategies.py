@@ -1,0 +1,28 @@
+"""Hypothesis strategies for architectures and search spaces."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from spnas_hw.space.architecture import Architecture, Block, Stage
+
+BLOCKS = (Block("basic"), Block("bottleneck"), Block("resnext", 32, 4), Block("resnext", 2, 8))
+
+
+@st.composite
+def stages(draw: st.DrawFn, parallel: bool = True, blocks_max: int = 6) -> Stage:
+    doubles = draw(st.lists(st.booleans(), min_size=1, max_size=blocks_max))
+    branches = draw(st.integers(0, 3)) if parallel else 0
+    return Stage(tuple(doubles), branches, bool(branches) and draw(st.booleans()))
+
+
+@st.composite
+def architectures(
+    draw: st.DrawFn, parallel: bool = True, stages_max: int = 6, base_channels: tuple[int, ...] = (16, 48, 64)
+) -> Architecture:
+    return Architecture(
+        draw(st.sampled_from(BLOCKS)),
+        draw(st.sampled_from(base_channels)),
+        draw(st.booleans()),
+        tuple(draw(st.lists(stages(parallel), min_size=1, max_size=stages_max))),
+    )
