@@ -2,8 +2,8 @@
 
 A number that was not measured is empty in the file and None in memory, never 0. `latency_ms` is the cost of
 the workload (a slope, `profilers.manifest`) and is kept as measured: that of a tiny workload may be slightly
-negative, within its `latency_ci_ms` and what additivity leaves open (`profilers.costs`). The other statistics are those of the probe with the
-largest count, a whole network.
+negative, within its `latency_ci_ms` and what additivity leaves open (`profilers.costs`). The other statistics
+are those of the probe with the largest count, a whole network.
 """
 
 from __future__ import annotations

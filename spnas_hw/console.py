@@ -25,7 +25,7 @@ from spnas_hw.pipeline.export import Exported
 from spnas_hw.search.journal import Trial
 
 
-def _progress(console: Console, unit: str) -> Progress:
+def _progress(console: Console, unit: str, transient: bool = False) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -35,6 +35,7 @@ def _progress(console: Console, unit: str) -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
+        transient=transient,
     )
 
 
@@ -42,8 +43,8 @@ def _progress(console: Console, unit: str) -> Progress:
 def bar(console: Console, what: str, unit: str = "") -> Iterator[Callable[[float, int], None]]:
     """A bar with time left; yields a function of (done, total)."""
     with _progress(console, unit) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        task = progress.add_task(what, total=None, visible=False)
+        yield lambda done, total: progress.update(task, completed=done, total=total, visible=True)
 
 
 @contextmanager
@@ -51,25 +52,22 @@ def trials(
     console: Console, total: int | None
 ) -> Iterator[tuple[Callable[[int, int, int], None], Callable[[Trial], None]]]:
     """A bar for the iterations of the current trial, and a line for each that ended."""
-    with _progress(console, "iterations") as progress:
-        task = progress.add_task("trial", total=None)
+    with _progress(console, "iterations", transient=True) as progress:
+        task = progress.add_task("trial", total=None, visible=False)
 
         def iterate(trial_id: int, done: int, iterations: int) -> None:
             of = f" of {total}" if total else ""
             what = "validating" if done == iterations else "training"
-            progress.update(
-                task, description=f"trial {trial_id}{of}: {what}", completed=done, total=iterations
-            )
+            description = f"trial {trial_id}{of}: {what}"
+            progress.update(task, description=description, completed=done, total=iterations, visible=True)
 
         def show(trial: Trial) -> None:
             what = f"mAP {trial.mean_ap:.4f}" if trial.mean_ap is not None else f"failed: {trial.reason}"
             latency = "" if trial.latency_ms is None else f"  {trial.latency_ms:.3f} ms"
             origin = "" if trial.parent_id is None else f" from {trial.parent_id}"
             seconds = trial.t_end - trial.t_start
-            console.print(
-                f"trial {trial.trial_id}  {what}{latency}  {trial.code}  ({trial.operator}{origin}, {seconds:.0f} s)",
-                highlight=False,
-            )
+            how = f"({trial.operator}{origin}, {seconds:.0f} s)"
+            console.print(f"trial {trial.trial_id}  {what}{latency}  {trial.code}  {how}", highlight=False)
 
         yield iterate, show
 
@@ -104,10 +102,11 @@ def exported_summary(exported: Exported, budget: Budget) -> str:
     """A few lines on an export."""
     measured, parity = exported.measured, exported.parity
     agreement = "nothing was detected" if parity.agreement is None else f"{parity.agreement:.2%}"
+    predicted, limit = _number(exported.predicted_latency_ms, ".3f"), _number(budget.latency_ms, "g")
     lines = [
         f"{exported.folder}: {exported.code}",
-        f"  latency    {measured.latency_ms:.3f} ms measured, {_number(exported.predicted_latency_ms, '.3f')} "
-        f"predicted, budget {_number(budget.latency_ms, 'g')} (machine now {measured.drift:.2f} x its table)",
+        f"  latency    {measured.latency_ms:.3f} ms measured, {predicted} predicted, budget {limit} "
+        f"(machine now {measured.drift:.2f} x its table)",
         f"  agreement  {agreement} of {parity.detections} detections on {parity.images} images, "
         f"boxes to {_number(parity.box_error_px, '.1e')} px, scores to {_number(parity.score_error, '.1e')}",
         f"  engine     {exported.engine or 'none (ask with --compute-capability)'}",

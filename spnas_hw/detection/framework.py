@@ -20,17 +20,17 @@ DETECTION_COMMAND = (
 try:
     # mmdet prints about an optional package of its makers.
     with contextlib.redirect_stdout(io.StringIO()):
-        import mmcv
+        import mmcv._ext
         import mmdet.datasets
         import mmdet.engine
         import mmdet.evaluation
         import mmdet.models
-        import mmdet.visualization
+        import mmdet.visualization  # noqa: F401
         from mmengine.registry import init_default_scope
 except ModuleNotFoundError as error:
     if error.name == "mmcv._ext":
         raise SpnasError(
-            f"mmcv was installed without its compiled operators: {MMCV_COMMAND} (with torch already installed)"
+            f"mmcv was installed without its compiled operators: with torch installed, {MMCV_COMMAND}"
         ) from error
     raise SpnasError(f"{error.name} is missing, and training needs it: {DETECTION_COMMAND}") from error
 

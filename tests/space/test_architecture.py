@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 
@@ -13,7 +15,7 @@ def test_residuals_connect(architecture: Architecture) -> None:
     residuals = architecture.residuals()
     assert len(residuals) == architecture.depth
     assert residuals[0].in_channels == architecture.base_channels
-    for before, after in zip(residuals, residuals[1:], strict=False):
+    for before, after in pairwise(residuals):
         assert after.in_channels == before.out_channels
         assert (after.stride == 2) == (after.stage != before.stage)
     assert residuals[0].stride == 1

@@ -1,0 +1,184 @@
+"""The whole job in miniature, through the command line: real measuring, training, export."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+MINIATURE = {
+    "space": {"blocks": ["b"], "base_channels": 4, "stages": [2, 2], "depth": [3, 6], "doublings": [1, 1]},
+    "detector": {
+        "classes": ["pedestrian", "rider"],
+        "neck_channels": 8,
+        "anchor_scales": [2.5],
+        "proposals_per_level": 40,
+        "proposals": 20,
+        "finest_scale": 14.0,
+        "roi_channels": 16,
+        "nms_candidates": 40,
+        "detections": 20,
+    },
+    "dataset": {"type": "streets", "root": "data", "min_height_px": 4, "train": 6, "val": 4, "seed": 0},
+    "input_height": 64,
+    "input_width": 128,
+    "start": "b4_11-2",
+    "schedule": {
+        "start_iterations": 4,
+        "iterations": 2,
+        "batch_size": 2,
+        "learning_rate": 0.001,
+        "final_learning_rate": 0.0001,
+        "warmup_iterations": 1,
+        "weight_decay": 0.05,
+        "clip_grad_norm": 10.0,
+        "rpn_samples": 16,
+        "roi_samples": 16,
+    },
+    "serial": {"max_sample": 3, "max_optimal": 2, "num_mutate": 1, "expand_prob": 0.7, "add_stage_prob": 0.0},
+    "headroom": 0.05,
+    "seed": 0,
+}
+
+
+def spnas_hw(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "spnas_hw.cli", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def succeeded(folder: Path, *arguments: str) -> str:
+    done = spnas_hw(folder, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def refused(folder: Path, *arguments: str) -> str:
+    """The one line on stderr of a command that a user can mend."""
+    done = spnas_hw(folder, *arguments)
+    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a configuration and its measured table."""
+    folder = tmp_path_factory.mktemp("corridor")
+    (folder / "mini.yml").write_text(yaml.safe_dump(MINIATURE))
+    assert "workloads on" in succeeded(folder, "profile", "--config", "mini.yml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def searched(home: Path) -> Path:
+    """The folder after a search of two candidates that was resumed for a third, with its baseline."""
+    search = ("search", "--config", "mini.yml", "--latency-ms", "1000", "--run", "runs/a")
+    succeeded(home, *search, "--max-sample", "2")
+    assert "already holds a search" in refused(home, *search)
+    assert "winner b4_" in succeeded(home, *search, "--resume", "--baseline")
+    return home
+
+
+def test_the_table_is_complete_and_predicts(home: Path) -> None:
+    (table,) = (home / "latency_tables").glob("*/table.csv")
+    with open(table) as file:
+        rows = list(csv.DictReader(file))
+    assert rows and all(row["status"] == "ok" for row in rows)
+    found = json.loads(succeeded(home, "predict", "b4_1111-2", "--config", "mini.yml", "--json").splitlines()[-1])
+    assert 0 < found["latency_ms"] < 100 and found["table"] == table.parent.name
+    smaller = json.loads(succeeded(home, "predict", "b4_11-2", "--config", "mini.yml", "--json"))
+    assert smaller["latency_ms"] < found["latency_ms"] and smaller["macs"] < found["macs"]
+
+
+def test_the_run_folder(searched: Path) -> None:
+    run = searched / "runs" / "a"
+    lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    assert [line["trial_id"] for line in lines[1:]] == [0, 1, 2]
+    assert [line["status"] for line in lines[1:]] == ["ok"] * 3
+    assert lines[1]["iterations"] == 4 and lines[2]["iterations"] == 6
+    with open(run / "total_list_s.csv") as file:
+        assert len(list(csv.DictReader(file))) == 3
+    assert (run / "pareto_front.csv").exists()
+    for line in lines[1:]:
+        assert "Iter(train)" in (run / "trials" / f"{line['trial_id']:04d}" / "train.log").read_text()
+    assert (run / "trials" / "0000" / "weights.safetensors").exists()
+
+
+def test_export_measures_and_verifies(searched: Path) -> None:
+    output = succeeded(searched, "export", "runs/a", "--compute-capability", "8.9", "--json")
+    found = json.loads(output.splitlines()[-1])
+    bundle = searched / found["bundle"]
+    metadata = json.loads((bundle / "metadata.json").read_text())
+    assert sorted(metadata["files"]) == ["model.engine", "model.onnx"]
+    assert metadata["engine"]["compute_capability"] == "8.9"
+    assert metadata["latency"]["measured_ms"] == found["measured_latency_ms"] > 0
+    assert metadata["parity"]["images"] == 4
+    assert metadata["parity"]["matched"] == metadata["parity"]["detections"]
+    assert "median" in succeeded(searched, "benchmark", found["bundle"])
+
+    (bundle / "model.onnx").write_bytes(b"something else")
+    assert "sha256" in refused(searched, "benchmark", found["bundle"])
+
+
+def test_report(searched: Path) -> None:
+    succeeded(searched, "export", "runs/a", "--baseline")
+    found = json.loads(succeeded(searched, "report", "runs/a", "--json").splitlines()[-1])
+    assert (searched / found["figure"]).read_bytes().startswith(b"\x89PNG")
+    baseline, winner = found["rows"]
+    assert baseline["code"] == "b4_11-2_0-0" and baseline["measured_latency_ms"] > 0
+    assert baseline["iterations"] >= winner["iterations"]
+    assert "baseline" in succeeded(searched, "report", "runs/a")
+
+
+def test_over_budget_is_said_and_exits_non_zero(searched: Path) -> None:
+    journal = searched / "runs" / "a" / "journal.jsonl"
+    header, *trials = journal.read_text().splitlines()
+    tight = json.loads(header)
+    tight["budget"]["latency_ms"] = 1e-6
+    other = searched / "runs" / "tight"
+    other.mkdir()
+    (other / "trials").symlink_to(searched / "runs" / "a" / "trials")
+    (other / "journal.jsonl").write_text("\n".join([json.dumps(tight), *trials]) + "\n")
+    assert "above the budget of 1e-06 ms" in refused(searched, "export", "runs/tight")
+    succeeded(searched, "export", "runs/tight", "--allow-over-budget")
+
+
+def test_an_impossible_budget_names_the_smallest_reachable(home: Path) -> None:
+    line = refused(home, "search", "--config", "mini.yml", "--latency-ms", "0.01", "--run", "runs/none")
+    assert "smallest reachable is" in line and "b4_" in line
+    assert not (home / "runs" / "none").exists()
+
+
+def test_a_table_of_another_input_size_is_refused(home: Path) -> None:
+    (home / "larger.yml").write_text(yaml.safe_dump({**MINIATURE, "input_height": 96}))
+    line = refused(home, "predict", "b4_11-2", "--config", "larger.yml")
+    assert "input_height 64, not 96" in line
+
+
+def test_an_unmeasured_architecture_is_refused_never_guessed(home: Path) -> None:
+    assert "no row for" in refused(home, "predict", "b8_11-2", "--config", "mini.yml")
+
+
+@pytest.mark.parametrize("damage", ["cut", "edited", "gone"])
+def test_a_corrupt_table_is_one_line(home: Path, tmp_path: Path, damage: str) -> None:
+    (source,) = (home / "latency_tables").iterdir()
+    table = tmp_path / "table"
+    table.mkdir()
+    for file in source.iterdir():
+        (table / file.name).write_bytes(file.read_bytes())
+    content = (table / "table.csv").read_bytes()
+    if damage == "gone":
+        (table / "table.csv").unlink()
+    else:
+        (table / "table.csv").write_bytes(content[:-40] if damage == "cut" else content.replace(b"ok", b"on", 1))
+    line = refused(home, "predict", "b4_11-2", "--config", "mini.yml", "--table", str(table))
+    assert "table.csv" in line
