@@ -1,6 +1,6 @@
 # `make demo` and `make test` set up everything they need on a machine with Python, gcc and git.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 # Exact: a CPU build of just this version may be provided locally.

@@ -67,7 +67,8 @@ def trials(
             origin = "" if trial.parent_id is None else f" from {trial.parent_id}"
             seconds = trial.t_end - trial.t_start
             how = f"({trial.operator}{origin}, {seconds:.0f} s)"
-            console.print(f"trial {trial.trial_id}  {what}{latency}  {trial.code}  {how}", highlight=False)
+            line = f"trial {trial.trial_id}  {what}{latency}  {trial.code}  {how}"
+            console.print(line, highlight=False, soft_wrap=True)
 
         yield iterate, show
 
@@ -115,33 +116,20 @@ def exported_summary(exported: Exported, budget: Budget) -> str:
 
 
 def comparison(rows: list[dict[str, Any]]) -> Table:
-    """Baseline and winner side by side."""
-    columns = (
-        "",
-        "code",
-        "mAP",
-        "AP50",
-        "predicted ms",
-        "measured ms",
-        "budget ms",
-        "GMACs",
-        "M params",
-        "iterations",
-    )
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(
-            row["name"],
-            row["code"],
-            _number(row["mAP"], ".4f"),
-            _number(row["AP50"], ".4f"),
-            _number(row["predicted_latency_ms"], ".3f"),
-            _number(row["measured_latency_ms"], ".3f"),
-            _number(row["budget_latency_ms"], ".3f"),
-            _number(row["macs"] / 1e9, ".3f"),
-            _number(row["params"] / 1e6, ".3f"),
-            str(row["iterations"]),
-        )
+    """Baseline and winner side by side, one line per number."""
+    table = Table("", *(row["name"] for row in rows))
+    for label, show in (
+        ("code", lambda row: row["code"]),
+        ("mAP", lambda row: _number(row["mAP"], ".4f")),
+        ("AP50", lambda row: _number(row["AP50"], ".4f")),
+        ("latency predicted (ms)", lambda row: _number(row["predicted_latency_ms"], ".3f")),
+        ("latency measured (ms)", lambda row: _number(row["measured_latency_ms"], ".3f")),
+        ("latency budget (ms)", lambda row: _number(row["budget_latency_ms"], ".3f")),
+        ("GMACs", lambda row: f"{row['macs'] / 1e9:.3f}"),
+        ("M parameters", lambda row: f"{row['params'] / 1e6:.3f}"),
+        ("training iterations", lambda row: str(row["iterations"])),
+    ):
+        table.add_row(label, *(show(row) for row in rows))
     return table
 
 

@@ -93,7 +93,9 @@ def test_the_table_is_complete_and_predicts(home: Path) -> None:
     with open(table) as file:
         rows = list(csv.DictReader(file))
     assert rows and all(row["status"] == "ok" for row in rows)
-    found = json.loads(succeeded(home, "predict", "b4_1111-2", "--config", "mini.yml", "--json").splitlines()[-1])
+    found = json.loads(
+        succeeded(home, "predict", "b4_1111-2", "--config", "mini.yml", "--json").splitlines()[-1]
+    )
     assert 0 < found["latency_ms"] < 100 and found["table"] == table.parent.name
     smaller = json.loads(succeeded(home, "predict", "b4_11-2", "--config", "mini.yml", "--json"))
     assert smaller["latency_ms"] < found["latency_ms"] and smaller["macs"] < found["macs"]
@@ -179,6 +181,8 @@ def test_a_corrupt_table_is_one_line(home: Path, tmp_path: Path, damage: str) ->
     if damage == "gone":
         (table / "table.csv").unlink()
     else:
-        (table / "table.csv").write_bytes(content[:-40] if damage == "cut" else content.replace(b"ok", b"on", 1))
+        (table / "table.csv").write_bytes(
+            content[:-40] if damage == "cut" else content.replace(b"ok", b"on", 1)
+        )
     line = refused(home, "predict", "b4_11-2", "--config", "mini.yml", "--table", str(table))
     assert "table.csv" in line

@@ -20,7 +20,8 @@ def prepare(
         DataError: the folder holds something else, or no images.
     """
     if dataset.type == "ecp":
-        find_frames(dataset.root, "train")
+        for split in ("train", "val"):
+            find_frames(dataset.root, split)
         return
     if dataset.train is None or dataset.val is None or dataset.seed is None:
         raise DataError("synthetic streets need train, val and seed")

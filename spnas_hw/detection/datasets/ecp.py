@@ -7,6 +7,7 @@ image. What is not known (identities, keys) is tolerated, what is damaged is an 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,16 +93,16 @@ def read_frame(path: Path) -> Frame:
     try:
         document = _unwrapped(json.loads(path.read_text(encoding="utf-8")))
         return Frame(
-            int(document["imagewidth"]),
-            int(document["imageheight"]),
-            tuple(str(tag) for tag in document.get("tags", ())),
-            tuple(_object(child) for child in document["children"]),
+            _length_px(document, "imagewidth"),
+            _length_px(document, "imageheight"),
+            tuple(str(tag) for tag in _list(document, "tags")),
+            tuple(_object(child) for child in _list(document, "children", required=True)),
         )
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except KeyError as error:
         raise DataError(f"{path} is no ECP label: it lacks {error}") from error
-    except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise DataError(f"{path} is no ECP label: {error}") from error
 
 
@@ -115,14 +116,38 @@ def _unwrapped(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _object(entry: dict[str, Any]) -> Object:
-    box = tuple(float(entry[key]) for key in ("x0", "y0", "x1", "y1"))
+    box = tuple(_number(entry, key) for key in ("x0", "y0", "x1", "y1"))
     if not (box[0] <= box[2] and box[1] <= box[3]):
         raise ValueError(f"the box {box} has its corners in the wrong order")
-    tags = tuple(str(tag) for tag in entry.get("tags") or ())
+    tags = tuple(str(tag) for tag in _list(entry, "tags"))
     shares = {"occluded": 0, "truncated": 0}
     for tag in tags:
         if match := _TAG.fullmatch(tag.strip()):
             shares[match[1]] = max(shares[match[1]], int(match[2]))
-    children = tuple(_object(child) for child in entry.get("children") or ())
+    children = tuple(_object(child) for child in _list(entry, "children"))
     identity = str(entry.get("identity"))
     return Object(identity, (box[0], box[1], box[2], box[3]), *shares.values(), tags, children)
+
+
+def _number(entry: dict[str, Any], key: str) -> float:
+    value = entry[key]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{key!r} is {value!r:.40}, not a finite number")
+    return float(value)
+
+
+def _length_px(entry: dict[str, Any], key: str) -> int:
+    length = _number(entry, key)
+    if length < 1:
+        raise ValueError(f"{key!r} is {length:g}, not a number of pixels")
+    return int(length)
+
+
+def _list(entry: dict[str, Any], key: str, required: bool = False) -> list[Any]:
+    """The list at `key`; unless `required` it may be missing or null."""
+    value = entry[key] if required else entry.get(key)
+    if value is None and not required:
+        return []
+    if not isinstance(value, list):
+        raise TypeError(f"{key!r} is {value!r:.40}, not a list")
+    return value

@@ -1,7 +1,7 @@
-"""People and two-wheelers of the synthetic streets: jointed figures in three dimensions, drawn as silhouettes.
+"""People and two-wheelers of the synthetic streets: jointed figures in space, drawn as silhouettes.
 
-A figure's own frame is (forward, left, up) with the ground at 0; a person has height 1 before scaling. `heading` is
-0 when the figure walks away from the camera and grows clockwise seen from above, in radians.
+A figure's own frame is (forward, left, up) with the ground at 0; a person has height 1 before scaling.
+`heading` is 0 when the figure walks away from the camera and grows clockwise seen from above, in radians.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spnas_hw.detection.datasets.streets_canvas import Array, Colour, Layer
+from spnas_hw.detection.datasets.streets.canvas import Array, Colour, Layer
 
 Place = Callable[[object], Array]  # points [n, 3] of a figure's own frame, metres -> pixels [n, 2]
 _SIDES = (1, -1)
@@ -174,9 +174,8 @@ def draw_person(layer: Layer, place: Place, look: Look, pose: Pose, stature_m: f
     if look.bag is not None and np.cos(heading) > -0.6:
         centre = pose.shoulder.mean(0) + (pose.hip.mean(0) - pose.shoulder.mean(0)) * 0.45
         back = centre + np.array([-0.09 * stature_m, 0, 0], np.float32)
-        rings = [
-            _ring(back + [0, 0, dz * stature_m], 0.05 * stature_m, 0.08 * stature_m) for dz in (-0.1, 0.1)
-        ]
+        lifts = [np.array([0, 0, dz * stature_m]) for dz in (-0.1, 0.1)]
+        rings = [_ring(back + lift, 0.05 * stature_m, 0.08 * stature_m) for lift in lifts]
         layer.hull(place(np.concatenate(rings)), look.bag)
     arm(near, 0.92)
     _draw_head(layer, place, look, pose, unit, heading)

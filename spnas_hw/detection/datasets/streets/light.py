@@ -1,4 +1,4 @@
-"""Light, weather and camera of the synthetic streets: what happens to a painted canvas before it is a photograph."""
+"""Light, weather and camera of the synthetic streets: how a painted canvas becomes a photograph."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spnas_hw.detection.datasets.streets_canvas import CAMERA_HEIGHT_M, Array, Canvas, Colour
+from spnas_hw.detection.datasets.streets.canvas import CAMERA_HEIGHT_M, Array, Canvas, Colour
 
 
 def haze(canvas: Canvas, rng: np.random.Generator, colour: Colour) -> None:
@@ -17,7 +17,7 @@ def haze(canvas: Canvas, rng: np.random.Generator, colour: Colour) -> None:
 
 
 def night(canvas: Canvas, rng: np.random.Generator, lamps_m: list[tuple[float, float, float]]) -> None:
-    """Ambient light, the low beam of the own car, pools of light under the street lamps, and glowing sources."""
+    """Ambient light, the low beam of the own car, pools of light under street lamps, and glowing sources."""
     camera = canvas.camera
     rows = np.arange(camera.height, dtype=np.float32)[:, None] + 0.5
     columns = np.arange(camera.width, dtype=np.float32)[None] + 0.5
@@ -47,14 +47,14 @@ def _rain(canvas: Canvas, rng: np.random.Generator) -> None:
     drops = np.zeros((camera.height, camera.width), np.float32)
     length, slant = camera.height * 0.05, rng.uniform(-0.25, 0.25)
     for start in rng.uniform(0, 1, (int(rng.integers(60, 160)), 2)) * (camera.width, camera.height):
-        end = start + (slant * length, length)
+        end = start + np.array([slant * length, length])
         first, last = (tuple(int(v * 16) for v in point) for point in (start, end))
         cv2.line(drops, first, last, float(rng.uniform(10, 30)), max(1, camera.height // 400), cv2.LINE_AA, 4)
     canvas.bgr += drops[:, :, None]
 
 
 def photograph(canvas: Canvas, rng: np.random.Generator, dark: bool) -> tuple[NDArray[np.uint8], list[str]]:
-    """Rain, exposure, white balance, blur and noise -> image [H, W, 3] uint8 BGR, and the tags of the frame."""
+    """Rain, exposure, white balance, blur, noise -> image [H, W, 3] uint8 BGR, and the tags of the frame."""
     tags = []
     height = canvas.camera.height
     if rng.random() < 0.1:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from spnas_hw.detection.datasets.streets_canvas import CAMERA_HEIGHT_M, Array, Camera, Canvas, Colour, Layer
+from spnas_hw.detection.datasets.streets.canvas import CAMERA_HEIGHT_M, Array, Camera, Canvas, Colour, Layer
 
 FAR_M = 140.0
 _FACADES: tuple[Colour, ...] = (
@@ -136,7 +136,6 @@ def paint_ground(canvas: Canvas, street: Street, rng: np.random.Generator) -> No
 
 def paint_skyline(canvas: Canvas, rng: np.random.Generator, haze: Colour) -> None:
     """Roofs and tree tops behind the end of the street."""
-    camera = canvas.camera
     layer = _full_layer(canvas)
     x = -130.0
     while x < 130.0:
@@ -147,7 +146,6 @@ def paint_skyline(canvas: Canvas, rng: np.random.Generator, haze: Colour) -> Non
         quad(canvas, layer, corners, colour)
         x += wide * float(rng.uniform(0.7, 1.1))
     canvas.paste(layer, FAR_M)
-    del camera
 
 
 def paint_buildings(canvas: Canvas, street: Street, rng: np.random.Generator) -> None:

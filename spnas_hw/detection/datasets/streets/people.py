@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spnas_hw.detection.datasets.streets_canvas import Canvas, Colour, Footprint, Layer
-from spnas_hw.detection.datasets.streets_figures import (
+from spnas_hw.detection.datasets.streets.canvas import Canvas, Colour, Footprint, Layer
+from spnas_hw.detection.datasets.streets.figures import (
     Look,
     cloth,
     draw_bicycle,
@@ -19,7 +19,7 @@ from spnas_hw.detection.datasets.streets_figures import (
     seated,
     walking,
 )
-from spnas_hw.detection.datasets.streets_furniture import shadow
+from spnas_hw.detection.datasets.streets.furniture import shadow
 
 
 @dataclass

@@ -16,11 +16,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from spnas_hw.detection.datasets.streets_scene import render_scene
+from spnas_hw.detection.datasets.streets.scene import render_scene
 from spnas_hw.errors import DataError
 
 CITY = "synthville"
 NIGHT_SHARE = 5  # every fifth image, about as in EuroCity Persons
+KINDS = ("img", "labels")
 RECORD = "streets.json"
 FORMAT = 1
 
@@ -57,11 +58,13 @@ def write_streets(
     """Renders what is missing of a data set of `train` + `val` images; one that is complete is left alone.
 
     Raises:
-        DataError: `root` holds something else, or streets of another size or seed.
+        DataError: `root` holds something else, streets of another size or seed, or more images than asked
+            for, which would silently be trained on.
     """
     _claim(root, {"format": FORMAT, "height": height, "width": width, "seed": seed})
     frames = list(_frames(root, train, val, height, width, seed))
-    missing = [frame for frame in frames if not frame.path("labels").exists()]
+    _refuse_more(root, frames)
+    missing = [frame for frame in frames if not all(frame.path(kind).exists() for kind in KINDS)]
     progress(len(frames) - len(missing), len(frames))
     if not missing:
         return
@@ -89,11 +92,20 @@ def _frames(root: Path, train: int, val: int, height: int, width: int, seed: int
             yield Frame(root, split, time, index, seed, height, width)
 
 
+def _refuse_more(root: Path, frames: list[Frame]) -> None:
+    wanted = {frame.path("img") for frame in frames}
+    if extra := sorted(set((root / "ECP").glob("*/img/*/*/*.png")) - wanted):
+        raise DataError(
+            f"{root} holds {len(extra)} images more than the {len(wanted)} asked for, such as {extra[0]}: "
+            "ask for as many, or choose another folder"
+        )
+
+
 def _claim(root: Path, record: dict[str, int]) -> None:
     path = root / RECORD
     if not path.exists():
-        if root.exists() and any(root.iterdir()):
-            raise DataError(f"{root} is not empty and holds no synthetic streets: choose another folder")
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise DataError(f"{root} exists and holds no synthetic streets: choose another folder")
         root.mkdir(parents=True, exist_ok=True)
         _write_atomically(path, (json.dumps(record) + "\n").encode())
         return

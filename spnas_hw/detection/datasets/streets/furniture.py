@@ -1,4 +1,4 @@
-"""What stands in the synthetic streets: cars, trees, lamps, and things that a detector may mistake for persons."""
+"""What stands in the synthetic streets: cars, trees, lamps, and things easily mistaken for persons."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from spnas_hw.detection.datasets.streets_canvas import Array, Canvas, Colour, Layer
-from spnas_hw.detection.datasets.streets_figures import cloth
+from spnas_hw.detection.datasets.streets.canvas import Array, Canvas, Colour, Layer
+from spnas_hw.detection.datasets.streets.figures import cloth
 
 Draw = Callable[[Canvas], None]
 _PAINTS: tuple[Colour, ...] = (
@@ -216,7 +216,7 @@ def sign(rng: np.random.Generator, x_m: float, z_m: float) -> Draw:
 
 
 def upright(rng: np.random.Generator, x_m: float, z_m: float) -> Draw:
-    """Bollard, bin, wheeled bin, hydrant or advertising column: as tall and narrow as a person, but no person."""
+    """Bollard, bin, wheeled bin, hydrant or advertising column: tall and narrow like a person."""
     kind = int(rng.integers(4))
     radius = (0.09, 0.28, 0.16, 0.5)[kind] * float(rng.uniform(0.85, 1.15))
     height = (1.0, 1.1, 0.9, 2.6)[kind] * float(rng.uniform(0.85, 1.15))

@@ -1,7 +1,7 @@
 """Drawing surfaces of the synthetic streets: a pinhole camera, an oversampled layer, and the picture itself.
 
-World coordinates are metres: X to the right of the camera, Y up from the road, Z ahead. Picture coordinates are
-pixels, x right and y down. Colours are BGR in 0..255.
+World coordinates are metres: X to the right of the camera, Y up from the road, Z ahead. Picture coordinates
+are pixels, x right and y down. Colours are BGR in 0..255.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Camera:
 class Footprint:
     """Where one thing fell on the picture, before anything nearer was drawn over it.
 
-    box_px: extent x0, y0, x1, y1, beyond the border too. full_px: pixels covered, beyond the border too. mask: those
-    inside the picture, its first row and column at `corner`.
+    box_px: extent x0, y0, x1, y1, beyond the border too. full_px: pixels covered, beyond the border too.
+    mask: those inside the picture, its first row and column at `corner`.
     """
 
     ident: int
@@ -134,8 +134,8 @@ class Layer:
 class Canvas:
     """The picture while it is painted from far to near, with what stands at each pixel.
 
-    bgr [H, W, 3] and glow [H, W, 3] (light sources of the night) in 0..255, depth_m [H, W] metres, owner [H, W] the
-    ident of the nearest thing (0: scenery).
+    bgr [H, W, 3] and glow [H, W, 3] (light sources of the night) in 0..255, depth_m [H, W] metres, owner
+    [H, W] the ident of the nearest thing (0: scenery).
     """
 
     def __init__(self, camera: Camera) -> None:
@@ -148,7 +148,7 @@ class Canvas:
         self._idents = 0
 
     def layer(self, box_px: tuple[float, float, float, float], whole: bool = False) -> Layer:
-        """A layer for `box_px`; cut at the border of the picture unless the `whole` thing must be measured."""
+        """A layer for `box_px`, cut at the picture's border unless the `whole` thing must be measured."""
         x0, y0, x1, y1 = box_px
         if not whole:
             x0, x1 = np.clip([x0, x1], -2, self.camera.width + 2)
@@ -182,12 +182,12 @@ class Canvas:
 
     def shine(self, centre: Array, radius_px: float, colour: Colour) -> None:
         """Add a light source to the glow of the night."""
-        point = (int(round(float(centre[0]) * 16)), int(round(float(centre[1]) * 16)))
+        point = (round(float(centre[0]) * 16), round(float(centre[1]) * 16))
         if max(abs(point[0]), abs(point[1])) < 1 << 20:
             cv2.circle(self.glow, point, max(8, int(radius_px * 16)), colour, -1, cv2.LINE_AA, 4)
 
     def visible_px(self, footprint: Footprint, *own: Footprint) -> int:
-        """Pixels of `footprint` still seen. What belongs to it (`own`: a rider on his vehicle) does not hide it."""
+        """Pixels of `footprint` still seen; its `own` parts (a rider on his vehicle) do not hide it."""
         if footprint.mask.size == 0:
             return 0
         (y, x), (height, width) = footprint.corner, footprint.mask.shape

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spnas_hw.detection.datasets import streets_furniture as furniture
-from spnas_hw.detection.datasets import streets_people as people
-from spnas_hw.detection.datasets.streets_canvas import Camera, Canvas, Footprint
-from spnas_hw.detection.datasets.streets_light import haze, night, photograph
-from spnas_hw.detection.datasets.streets_people import Mark
-from spnas_hw.detection.datasets.streets_scenery import (
+from spnas_hw.detection.datasets.streets import furniture, people
+from spnas_hw.detection.datasets.streets.canvas import Camera, Canvas, Footprint
+from spnas_hw.detection.datasets.streets.light import haze, night, photograph
+from spnas_hw.detection.datasets.streets.people import Mark
+from spnas_hw.detection.datasets.streets.scenery import (
     Street,
     paint_buildings,
     paint_ground,
@@ -39,7 +38,7 @@ class Scene:
 
 
 def visibility_tags(full_px: int, inside_px: int, visible_px: int) -> list[str]:
-    """ECP's occlusion and truncation tags from pixel counts: the whole thing, inside the picture, still seen."""
+    """ECP's tags of occlusion and truncation, from the pixels of the whole thing, inside, and seen."""
     shares = {
         "occluded": 1 - visible_px / max(inside_px, 1),
         "truncated": 1 - inside_px / max(full_px, 1),
