@@ -111,12 +111,13 @@ def test_the_run_folder(searched: Path) -> None:
         assert len(list(csv.DictReader(file))) == 3
     assert (run / "pareto_front.csv").exists()
     for line in lines[1:]:
-        assert "Iter(train)" in (run / "trials" / f"{line['trial_id']:04d}" / "train.log").read_text()
+        assert "coco/bbox_mAP" in (run / "trials" / f"{line['trial_id']:04d}" / "train.log").read_text()
     assert (run / "trials" / "0000" / "weights.safetensors").exists()
 
 
 def test_export_measures_and_verifies(searched: Path) -> None:
-    output = succeeded(searched, "export", "runs/a", "--compute-capability", "8.9", "--json")
+    arguments = ("--out", "bundles/a", "--compute-capability", "8.9", "--json")
+    output = succeeded(searched, "export", "runs/a", *arguments)
     found = json.loads(output.splitlines()[-1])
     bundle = searched / found["bundle"]
     metadata = json.loads((bundle / "metadata.json").read_text())
