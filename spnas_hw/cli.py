@@ -171,6 +171,7 @@ def search(
     """Search the backbone with the best mAP whose detector fits the budget."""
     from spnas_hw.config import load_search, overridden
     from spnas_hw.cost.constraints import Budget
+    from spnas_hw.detection.datasets import prepare
     from spnas_hw.pipeline import search as search_step
     from spnas_hw.run import Run
 
@@ -181,6 +182,8 @@ def search(
     loaded = overridden(load_search(config), max_sample=max_sample, seed=seed)
     this = Run(run, loaded, budget, _table(table))
     this.check_feasible()
+    with console.bar(stderr, "rendering scenes") as progress:
+        prepare(loaded.dataset, loaded.size, progress)
     with console.trials(stderr, loaded.serial.max_sample) as (progress, show):
         search_step.search(this, resume=resume, progress=progress, on_trial=show, note=stderr.print)
     if baseline:

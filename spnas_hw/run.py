@@ -104,7 +104,8 @@ class Run:
         """The start network trained as long as the winner, or None where it was not."""
         path = self.folder / "baseline" / JOURNAL
         trials = read_journal(path)[1] if path.exists() else []
-        return trials[-1] if trials and trials[-1].iterations >= self.winner().iterations else None
+        enough = self.winner().iterations
+        return next((t for t in trials if t.mean_ap is not None and t.iterations >= enough), None)
 
     def start(self) -> tuple[Architecture, str | None]:
         """The network that growth starts from, and why if it is not the configured one."""

@@ -20,12 +20,12 @@ DETECTION_COMMAND = (
 try:
     # mmdet prints about an optional package of its makers.
     with contextlib.redirect_stdout(io.StringIO()):
-        import mmcv._ext
+        import mmcv._ext  # noqa: F401
         import mmdet.datasets
         import mmdet.engine
         import mmdet.evaluation
         import mmdet.models
-        import mmdet.visualization  # noqa: F401
+        import mmdet.visualization
         from mmengine.registry import init_default_scope
 except ModuleNotFoundError as error:
     if error.name == "mmcv._ext":

@@ -39,6 +39,7 @@ def search(
     start, why = run.start()
     if why:
         note(why)
+    evaluate = _evaluator(run, run.folder / "trials", progress)
     journal = Journal(journal_path, run.header())
     searcher = SerialSearcher(start, run.config.space, run.config.serial, run.objections)
 
@@ -47,16 +48,16 @@ def search(
         _remove_unneeded(journal.trials, run)
         on_trial(trial)
 
-    if len(journal.trials) < run.config.serial.max_sample:
-        run_search(
-            searcher,
-            _evaluator(run, run.folder / "trials", progress),
-            journal,
-            price=run.price,
-            max_sample=run.config.serial.max_sample,
-            seed=run.config.seed,
-            on_trial=finish,
-        )
+    run_search(
+        searcher,
+        evaluate,
+        journal,
+        price=run.price,
+        max_sample=run.config.serial.max_sample,
+        seed=run.config.seed,
+        on_trial=finish,
+    )
+    write_views(journal.trials, run.folder)  # a crash may have come between journal and views
     return journal.trials
 
 
@@ -79,7 +80,10 @@ def train_baseline(run: Run, progress: TrialProgress) -> Trial:
         max_sample=1 + (winner.iterations - first.iterations) // run.config.schedule.iterations,
         seed=run.config.seed,
     )
-    return journal.trials[-1]
+    baseline = run.baseline()
+    if baseline is None:
+        raise RunError(f"the baseline could not be trained: {journal.trials[-1].reason}")
+    return baseline
 
 
 @dataclass(frozen=True)
@@ -96,11 +100,9 @@ class _Again:
 
 
 def _evaluator(run: Run, folder: Path, progress: TrialProgress) -> Evaluator:
-    from spnas_hw.detection.datasets import prepare
     from spnas_hw.detection.evaluator import ShortTraining
 
     config = run.config
-    prepare(config.dataset, config.size)
 
     def evaluate(morphism: Morphism, trial_id: int, parent_id: int | None) -> Evaluation:
         training = ShortTraining(
