@@ -25,7 +25,7 @@ try:
         import mmdet.engine
         import mmdet.evaluation
         import mmdet.models
-        import mmdet.visualization
+        import mmdet.visualization  # noqa: F401
         from mmengine.registry import init_default_scope
 except ModuleNotFoundError as error:
     if error.name == "mmcv._ext":
