@@ -181,7 +181,7 @@ def search(
         raise InvalidConfig(str(error)) from error
     loaded = overridden(load_search(config), max_sample=max_sample, seed=seed)
     this = Run(run, loaded, budget, _table(table))
-    this.check_feasible()
+    search_step.check(this, resume)
     with console.bar(stderr, "rendering scenes") as progress:
         prepare(loaded.dataset, loaded.size, progress)
     with console.trials(stderr, loaded.serial.max_sample) as (progress, show):

@@ -8,6 +8,8 @@ from spnas_hw.space.architecture import Architecture, Block, Stage
 
 BLOCKS = (Block("basic"), Block("bottleneck"), Block("resnext", 32, 4), Block("resnext", 2, 8))
 
+BUILDABLE_DOUBLINGS = 3
+
 
 @st.composite
 def stages(draw: st.DrawFn, parallel: bool = True, blocks_max: int = 6) -> Stage:
@@ -25,4 +27,13 @@ def architectures(
         draw(st.sampled_from(base_channels)),
         draw(st.booleans()),
         tuple(draw(st.lists(stages(parallel), min_size=1, max_size=stages_max))),
+    )
+
+
+def buildable(
+    parallel: bool = True, base_channels: tuple[int, ...] = (8,)
+) -> st.SearchStrategy[Architecture]:
+    """Architectures small enough to build: doubling the width at every block would fill any memory."""
+    return architectures(parallel, stages_max=3, base_channels=base_channels).filter(
+        lambda a: a.doublings <= BUILDABLE_DOUBLINGS and a.block.inner_width(a.base_channels) > 0
     )

@@ -21,6 +21,21 @@ TrialProgress = Callable[[int, int, int], None]
 """(trial_id, iterations done, iterations in all)"""
 
 
+def check(run: Run, resume: bool) -> None:
+    """Refuses at once what could not end well.
+
+    Raises:
+        InfeasibleBudget: no architecture can meet the budget.
+        RunError: the folder holds a search and not `resume`, or none and `resume`.
+    """
+    run.check_feasible()
+    exists = (run.folder / JOURNAL).exists()
+    if exists and not resume:
+        raise RunError(f"{run.folder} already holds a search: add --resume, or choose another --run")
+    if resume and not exists:
+        raise RunError(f"{run.folder} holds no search to resume: leave --resume out")
+
+
 def search(
     run: Run,
     *,
@@ -29,18 +44,13 @@ def search(
     on_trial: Callable[[Trial], None],
     note: Callable[[str], None],
 ) -> list[Trial]:
-    """The serial search; returns all trials. Raises RunError if the folder holds a run and not `resume`."""
-    run.check_feasible()
-    journal_path = run.folder / JOURNAL
-    if journal_path.exists() and not resume:
-        raise RunError(f"{run.folder} already holds a search: add --resume, or choose another --run")
-    if resume and not journal_path.exists():
-        raise RunError(f"{run.folder} holds no search to resume")
+    """The serial search; returns all trials. Raises what `check` does, and the searcher's errors."""
+    check(run, resume)
     start, why = run.start()
     if why:
         note(why)
     evaluate = _evaluator(run, run.folder / "trials", progress)
-    journal = Journal(journal_path, run.header())
+    journal = Journal(run.folder / JOURNAL, run.header())
     searcher = SerialSearcher(start, run.config.space, run.config.serial, run.objections)
 
     def finish(trial: Trial) -> None:

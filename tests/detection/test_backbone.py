@@ -12,9 +12,9 @@ from spnas_hw.cost.composition import backbone_params, backbone_workloads, macs
 from spnas_hw.detection.backbone import SPNet
 from spnas_hw.errors import InvalidArchitecture
 from spnas_hw.space.codec import decode, encode
-from tests.strategies import architectures
+from tests.strategies import buildable
 
-small = architectures(stages_max=3, base_channels=(4, 8))
+small = buildable(base_channels=(4, 8))
 
 
 def counted_macs(model: nn.Module, image: torch.Tensor) -> int:
@@ -36,11 +36,6 @@ def counted_macs(model: nn.Module, image: torch.Tensor) -> int:
 @settings(max_examples=40, deadline=None)
 @given(small)
 def test_any_architecture_builds_runs_and_costs_what_was_reckoned(architecture) -> None:
-    if (
-        architecture.block.kind == "resnext"
-        and architecture.block.inner_width(architecture.base_channels) == 0
-    ):
-        return  # fewer channels than groups
     model = SPNet(encode(architecture)).eval()
     assert sum(p.numel() for p in model.parameters()) == backbone_params(architecture)
     height, width = 65, 97

@@ -13,12 +13,10 @@ from spnas_hw.space.architecture import Architecture, Block
 from spnas_hw.space.codec import decode
 from spnas_hw.space.detector import Detector
 from spnas_hw.space.morphism import Morphism, add_branch, add_stage, change_block, expand, swap
-from tests.strategies import architectures
+from tests.strategies import buildable
 
 DETECTOR = Detector(("pedestrian", "rider"), neck_channels=8, roi_channels=16, proposals=20)
-small = architectures(parallel=False, stages_max=3, base_channels=(8,)).filter(
-    lambda a: a.block.kind != "resnext" or a.block.inner_width(a.base_channels) > 0
-)
+small = buildable(parallel=False)
 
 
 def trained(architecture: Architecture, seed: int) -> nn.Module:

@@ -46,3 +46,10 @@ def test_threads_must_be_positive() -> None:
 
 def test_several_threads_are_timed_by_the_monotonic_clock() -> None:
     assert clock_for(2)[0] == "perf_counter"
+
+
+def test_runs_on_which_the_clock_stepped_back_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    stamps = iter([1_000_000, 2_000_000, 1_500_000, 3_500_000])
+    monkeypatch.setattr("profilers.backends.ort.clock_for", lambda threads: ("broken", lambda: next(stamps)))
+    with OrtCpuBackend() as backend:
+        assert backend.load(conv()).time_ms(3).tolist() == [1.0, 2.0]
