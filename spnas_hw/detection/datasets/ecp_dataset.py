@@ -19,7 +19,7 @@ _GROUP_LABELS = {group: _LABELS[name] for name, group in GROUPS.items()}
 class EuroCityPersons(BaseDetDataset):
     """Pedestrians and riders; what the protocol ignores is an ignore region (`ignore_flag` 1).
 
-    Ignored are groups far away, depictions, persons below `min_height_px` and those occluded or truncated
+    Ignored are groups far away, depictions of single persons, persons below `min_height_px` and those occluded or truncated
     by more than 80 %. Sitting or lying ones and those behind glass are trained on as persons.
 
     Args:
@@ -63,6 +63,8 @@ class EuroCityPersons(BaseDetDataset):
 
     def _instance(self, thing: Object) -> dict[str, Any] | None:
         if thing.identity in _GROUP_LABELS:
+            if thing.identity == GROUPS["pedestrian"] and "depiction" in thing.tags:
+                return None  # a poster of a crowd is background in the protocol
             label, box, ignored = _GROUP_LABELS[thing.identity], thing.box, True
         elif thing.identity in _LABELS:
             label = _LABELS[thing.identity]
@@ -71,7 +73,7 @@ class EuroCityPersons(BaseDetDataset):
             ignored = (
                 "depiction" in thing.tags
                 or max(thing.occlusion, thing.truncation) >= 80
-                or thing.height_px < self.min_height_px
+                or box[3] - box[1] < self.min_height_px
             )
         else:
             return None

@@ -84,12 +84,20 @@ def test_persons_below_the_smallest_height_are_ignored(tmp_path: Path, height: f
 @pytest.mark.parametrize(
     ("identity", "index"), [("person-group-far-away", PEDESTRIAN), ("rider+vehicle-group-far-away", RIDER)]
 )
-@pytest.mark.parametrize("tags", [[], ["depiction"]], ids=str)
-def test_groups_are_ignore_regions_of_their_class(
-    tmp_path: Path, identity: str, index: int, tags: list[str]
-) -> None:
-    found = instances(tmp_path, person(50, *tags, identity=identity))
+def test_groups_are_ignore_regions_of_their_class(tmp_path: Path, identity: str, index: int) -> None:
+    found = instances(tmp_path, person(50, identity=identity))
     assert found == [{"bbox": [10, 10, 30, 60], "bbox_label": index, "ignore_flag": 1}]
+
+
+def test_a_poster_of_a_crowd_is_background(tmp_path: Path) -> None:
+    assert instances(tmp_path, person(50, "depiction", identity="person-group-far-away")) == []
+
+
+def test_a_rider_is_as_high_as_what_is_boxed(tmp_path: Path) -> None:
+    rider = thing("rider", (10, 10, 30, 40), children=[thing("bicycle", (8, 30, 32, 70))])
+    for whole, ignored in ((True, 0), (False, 1)):
+        (found,) = instances(tmp_path, rider, rider_includes_vehicle=whole, min_height_px=45)
+        assert found["ignore_flag"] == ignored
 
 
 @pytest.mark.parametrize("identity", ["bicycle-group", "co-rider", "bicycle", None])

@@ -72,9 +72,9 @@ def test_the_box_is_the_full_extent(canvas: Canvas) -> None:
 
 
 def test_what_nobody_can_see_has_no_label(canvas: Canvas) -> None:
-    hidden = Mark("pedestrian", [paste(canvas, (50, 20, 70, 80))])
+    hidden = Mark("pedestrian", [paste(canvas, (45, 20, 70, 80))])
     outside = Mark("pedestrian", [paste(canvas, (300, 20, 320, 80))])
-    paste(canvas, (40, 10, 69.5, 90))
+    paste(canvas, (40, 10, 69, 90))  # leaves one column of 25
     assert _entry(canvas, hidden) is None
     assert _entry(canvas, outside) is None
 

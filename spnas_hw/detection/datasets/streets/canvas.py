@@ -16,6 +16,10 @@ Array = NDArray[np.float32]
 Colour = tuple[float, float, float]
 _SUBPIXEL_BITS = 4
 CAMERA_HEIGHT_M = 1.3
+_TWELFTHS, _TWENTIETHS = (
+    np.stack([np.cos(turn), np.sin(turn)], 1)
+    for turn in (np.linspace(0, 2 * np.pi, count, endpoint=False) for count in (12, 20))
+)
 # A pixel belongs to a thing when the thing covers at least this share of it.
 _COVERED = 0.4
 
@@ -38,9 +42,10 @@ class Camera:
         """World points [n, 3] (metres) -> picture points [n, 2] (pixels)."""
         world = np.asarray(points, np.float32).reshape(-1, 3)
         z = np.maximum(world[:, 2], 0.3)
-        x = self.vanish_x + self.focal_px * world[:, 0] / z
-        y = self.horizon_y + self.focal_px * (CAMERA_HEIGHT_M - world[:, 1]) / z
-        return np.stack([x, y], 1).astype(np.float32)
+        picture = np.empty((len(world), 2), np.float32)
+        picture[:, 0] = self.vanish_x + self.focal_px * world[:, 0] / z
+        picture[:, 1] = self.horizon_y + self.focal_px * (CAMERA_HEIGHT_M - world[:, 1]) / z
+        return picture
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,13 @@ class Layer:
         self.height = max(1, int(np.ceil(box_px[3])) - self.y0)
         self.oversampling = oversampling
         self.pixels = np.zeros((self.height * oversampling, self.width * oversampling, 4), np.uint8)
+        self._origin = np.array([self.x0, self.y0], np.float64)
+        self._bound = 8.0 * max(self.pixels.shape[:2])  # beyond it OpenCV's fixed point would overflow
 
     def _fixed(self, points: Array) -> NDArray[np.int32]:
-        scaled = (np.asarray(points, np.float32) - (self.x0, self.y0)) * self.oversampling - 0.5
-        bound = 8 * max(self.pixels.shape[:2])
-        fixed = np.clip(scaled, -bound, bound) * (1 << _SUBPIXEL_BITS)
-        return np.round(fixed).astype(np.int32)
+        scaled = (np.asarray(points, np.float32) - self._origin) * self.oversampling - 0.5
+        bounded = np.minimum(np.maximum(scaled, -self._bound), self._bound)
+        return np.rint(bounded * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
     def polygon(self, points: Array, colour: Colour) -> None:
         cv2.fillPoly(self.pixels, [self._fixed(points)], (*colour, 255), cv2.LINE_8, _SUBPIXEL_BITS)
@@ -91,14 +97,10 @@ class Layer:
 
     def limb(self, start: Array, end: Array, start_px: float, end_px: float, colour: Colour) -> None:
         """A tapered bar with round ends; start_px and end_px are its radii."""
-        turn = np.linspace(0, 2 * np.pi, 12, endpoint=False)
-        ring = np.stack([np.cos(turn), np.sin(turn)], 1)
-        self.hull(np.concatenate([start + ring * start_px, end + ring * end_px]), colour)
+        self.hull(np.concatenate([start + _TWELFTHS * start_px, end + _TWELFTHS * end_px]), colour)
 
     def ellipse(self, centre: Array, radii_px: tuple[float, float], colour: Colour) -> None:
-        turn = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-        ring = np.stack([np.cos(turn), np.sin(turn)], 1)
-        self.polygon(np.asarray(centre, np.float32) + ring * np.asarray(radii_px), colour)
+        self.polygon(np.asarray(centre, np.float32) + _TWENTIETHS * np.asarray(radii_px), colour)
 
     def shade(self, rng: np.random.Generator, strength: float) -> None:
         """Volume and cloth: a sideways gradient and soft blotches on whatever has been drawn."""
@@ -106,29 +108,38 @@ class Layer:
         gradient = np.linspace(-1, 1, width, dtype=np.float32)[None] * rng.uniform(-1, 1) * strength
         coarse = rng.normal(0, strength, (max(2, height // 24), max(2, width // 24))).astype(np.float32)
         gain = 1 + gradient + cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
-        lit = self.pixels[:, :, :3] * gain[:, :, None]
-        self.pixels[:, :, :3] = np.clip(lit, 0, 255).astype(np.uint8)
+        drawn = self._drawn()
+        lit = self.pixels[drawn][:, :, :3] * gain[drawn][:, :, None]
+        self.pixels[drawn][:, :, :3] = np.clip(lit, 0, 255).astype(np.uint8)
 
     def extent_px(self) -> tuple[float, float, float, float] | None:
         """Box of everything drawn so far, in picture pixels; None when nothing was drawn."""
-        rows = np.flatnonzero(self.pixels[:, :, 3].any(1))
-        columns = np.flatnonzero(self.pixels[:, :, 3].any(0))
-        if not len(rows):
+        rows, columns = self._drawn()
+        if rows.start == rows.stop:
             return None
         scale = 1.0 / self.oversampling
         return (
-            float(self.x0 + columns[0] * scale),
-            float(self.y0 + rows[0] * scale),
-            float(self.x0 + (columns[-1] + 1) * scale),
-            float(self.y0 + (rows[-1] + 1) * scale),
+            self.x0 + columns.start * scale,
+            self.y0 + rows.start * scale,
+            self.x0 + columns.stop * scale,
+            self.y0 + rows.stop * scale,
         )
 
-    def reduced(self) -> Array:
-        """[height, width, 4] float32: premultiplied BGR and coverage 0..255 at picture resolution."""
-        if self.oversampling == 1:
-            return self.pixels.astype(np.float32)
-        small = cv2.resize(self.pixels, (self.width, self.height), interpolation=cv2.INTER_AREA)
-        return small.astype(np.float32)
+    def sprite(self) -> tuple[int, int, Array]:
+        """What was drawn, at picture resolution: left, top, and [h, w, 4] float32 (premultiplied
+        BGR and coverage, 0..255)."""
+        times = self.oversampling
+        rows, columns = self._drawn()
+        (top, bottom), (left, right) = ((s.start // times, -(-s.stop // times)) for s in (rows, columns))
+        pixels = self.pixels[top * times : bottom * times, left * times : right * times]
+        if times > 1 and pixels.size:
+            pixels = cv2.resize(pixels, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
+        return self.x0 + left, self.y0 + top, pixels.astype(np.float32)
+
+    def _drawn(self) -> tuple[slice, slice]:
+        """Rows and columns of `pixels` that hold everything drawn so far."""
+        x, y, width, height = cv2.boundingRect(cv2.extractChannel(self.pixels, 3))
+        return slice(y, y + height), slice(x, x + width)
 
 
 class Canvas:
@@ -162,13 +173,13 @@ class Canvas:
         if extent is None:
             return None
         self._idents += 1
-        sprite = layer.reduced()
+        left, top, sprite = layer.sprite()
         mask = sprite[:, :, 3] >= 255 * _COVERED
-        x0, x1 = max(0, layer.x0), min(self.camera.width, layer.x0 + layer.width)
-        y0, y1 = max(0, layer.y0), min(self.camera.height, layer.y0 + layer.height)
+        x0, x1 = max(0, left), min(self.camera.width, left + sprite.shape[1])
+        y0, y1 = max(0, top), min(self.camera.height, top + sprite.shape[0])
         if x0 >= x1 or y0 >= y1:
             return Footprint(self._idents, extent, int(mask.sum()), (0, 0), np.zeros((0, 0), np.bool_))
-        part = (slice(y0 - layer.y0, y1 - layer.y0), slice(x0 - layer.x0, x1 - layer.x0))
+        part = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
         here = (slice(y0, y1), slice(x0, x1))
         cover = sprite[part][:, :, 3:] * (opacity / 255)
         self.bgr[here] = sprite[part][:, :, :3] * opacity + self.bgr[here] * (1 - cover)

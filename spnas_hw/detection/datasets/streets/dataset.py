@@ -20,7 +20,7 @@ from spnas_hw.detection.datasets.streets.scene import render_scene
 from spnas_hw.errors import DataError
 
 CITY = "synthville"
-NIGHT_SHARE = 5  # every fifth image, about as in EuroCity Persons
+NIGHT_SHARE = 5  # every fifth image; about every seventh in EuroCity Persons
 KINDS = ("img", "labels")
 RECORD = "streets.json"
 FORMAT = 1

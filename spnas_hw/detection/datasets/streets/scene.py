@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spnas_hw.detection.datasets.streets import furniture, people
-from spnas_hw.detection.datasets.streets.canvas import Camera, Canvas, Footprint
+from spnas_hw.detection.datasets.streets.canvas import Camera, Canvas
 from spnas_hw.detection.datasets.streets.light import haze, night, photograph
 from spnas_hw.detection.datasets.streets.people import Mark
 from spnas_hw.detection.datasets.streets.scenery import (
@@ -180,16 +180,13 @@ def _inhabitant(
 
 def _entry(canvas: Canvas, mark: Mark) -> dict[str, object] | None:
     """The label of one mark; None when nothing of it can be seen."""
-    boxes = [footprint.box_px for footprint in mark.footprints]
-    own: list[Footprint] = mark.footprints
-    if mark.identity in ("bicycle", "motorbike"):
-        boxes = boxes[:1]
-    elif mark.identity not in _GROUPS:
-        own = own[:1]
-    first = mark.footprints[0]
-    visible = canvas.visible_px(first, *own[1:])
+    first, *others = mark.footprints
     if mark.identity in _GROUPS:
+        boxes = [footprint.box_px for footprint in mark.footprints]
         visible = sum(canvas.visible_px(footprint) for footprint in mark.footprints)
+    else:  # `others` is the rider of a vehicle, who does not hide it
+        boxes = [first.box_px]
+        visible = canvas.visible_px(first, *others)
     if visible < max(1.0, _LEAST_VISIBLE * first.full_px):
         return None
     width, height = canvas.camera.width, canvas.camera.height

@@ -162,8 +162,8 @@ def paint_buildings(canvas: Canvas, street: Street, rng: np.random.Generator) ->
                 _house(canvas, layer, lights, rng, wall, z0, z1)
         depth = camera.focal_px * abs(wall) / np.maximum(abs(columns - camera.vanish_x), 0.5)
         canvas.paste(layer, np.broadcast_to(np.minimum(depth, FAR_M), canvas.depth_m.shape))
-        shown = lights.reduced()
-        canvas.glow += shown[:, :, :3]
+        left, top, shown = lights.sprite()
+        canvas.glow[top : top + shown.shape[0], left : left + shown.shape[1]] += shown[:, :, :3]
 
 
 def _house(
@@ -175,7 +175,7 @@ def _house(
     glass = (95.0, 80.0, 62.0) if rng.random() < 0.6 else (150.0, 140.0, 125.0)
 
     def face(z_from: float, z_to: float, y0: float, y1: float, colour: object, on: Layer = layer) -> None:
-        b, g, r = (float(np.clip(v, 0, 250)) for v in np.asarray(colour, np.float32))
+        b, g, r = np.minimum(np.maximum(np.asarray(colour, np.float32), 0), 250).tolist()
         quad(
             canvas,
             on,
