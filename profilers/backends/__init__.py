@@ -32,7 +32,7 @@ class Session(Protocol):
         """Device memory the loaded model holds, bytes; None where the runtime does not tell."""
 
     def time_ms(self, iterations: int) -> NDArray[np.float64]:
-        """Latencies of `iterations` back-to-back runs, ms, in order; runs that the clock failed on are left out.
+        """Latencies of `iterations` back-to-back runs, ms, in order; less those the clock failed on.
 
         Compute only: inputs lie on the device, outputs stay there. The first runs after another session ran
         are cold; the caller drops them.
