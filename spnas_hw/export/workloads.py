@@ -109,7 +109,7 @@ def _parts(
             case ResidualBlock():
                 yield load, Part(blocks.pop(0), {"x": (1, load.in_channels, *load.size)}, ("x",))
             case Lateral():
-                yield load, Part(laterals.pop(0), {"x": (1, load.in_channels, *load.size)}, ("x",))
+                yield load, Part(laterals.pop(0), {"x": (1, load.in_channels, *load.size)}, ("lateral",))
             case Fpn():
                 inputs = {f"lateral{i}": levels[f"p{i}"] for i in range(stages)}
                 yield load, Part(TopDown(neck), inputs, tuple(levels))
@@ -151,14 +151,14 @@ def _probes(load: Workload, block: Block) -> tuple[tuple[Probe, ...], tuple[Resi
         after = _repeating(block, load.channels, halved(load.size, 2))
         with_it = Probe(count=1, parts=(load.key, after.key))
         return (with_it, Probe(count=0, parts=(after.key,))), (after,)
-    if isinstance(load, ResidualBlock):
-        before = _repeating(load.block, load.in_channels, load.size)
-        after = _repeating(load.block, load.out_channels, load.out_size)
-    elif isinstance(load, Lateral):
-        before = _repeating(block, load.in_channels, load.size)
-        after = _repeating(block, load.out_channels, load.size)
-    else:
+    if isinstance(load, Lateral):  # a side branch: the next block reads the same tensor
+        beside = _repeating(block, load.in_channels, load.size)
+        with_it = Probe(count=1, parts=(beside.key, load.key, beside.key))
+        return (with_it, Probe(count=0, parts=(beside.key,) * 2)), (beside,)
+    if not isinstance(load, ResidualBlock):
         raise TypeError(f"{load.key} is no workload of a serial backbone or its neck")
+    before = _repeating(load.block, load.in_channels, load.size)
+    after = _repeating(load.block, load.out_channels, load.out_size)
     with_it = Probe(count=1, parts=(before.key, load.key, after.key))
     without = tuple(Probe(count=0, parts=(block.key,) * 2) for block in (before, after))
     return (with_it, *without), (before, after)

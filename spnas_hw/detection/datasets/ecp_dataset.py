@@ -20,7 +20,7 @@ class EuroCityPersons(BaseDetDataset):
     """Pedestrians and riders; what the protocol ignores is an ignore region (`ignore_flag` 1).
 
     Ignored are groups far away, depictions of single persons, persons below `min_height_px` and those
-    occluded or truncated by more than 80 %. Sitting or lying ones and those behind glass are trained on as persons.
+    occluded or truncated by more than 80 %. Sitting or lying ones and those behind glass are trained on.
 
     Args:
         split: `train`, `val` or `test`.
