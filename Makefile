@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# Exact: a CPU build of just this version may be provided locally.
+# Exact, since mmcv is compiled against it.
 TORCH := torch==2.13.0
 MMCV := onedl-mmcv==2.3.6
 
@@ -41,6 +41,9 @@ $(VENV)/.mmcv: $(VENV)/.torch
 	@start=$$(date +%s); ( while sleep 30; do echo "   still compiling mmcv, $$(( $$(date +%s) - start )) s"; done ) & \
 	  ticker=$$!; trap "kill $$ticker 2>/dev/null" EXIT; \
 	  $(BIN)/python -m pip install --no-build-isolation $(MMCV)
+	@# A cached wheel may have been compiled against another torch.
+	$(BIN)/python -c "import mmcv._ext" || \
+	  $(BIN)/python -m pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps $(MMCV)
 	$(BIN)/python -c "import mmcv._ext"
 	touch $@
 

@@ -35,7 +35,7 @@ def main() -> None:
     os.chdir(Path(__file__).parent.parent)
     started = time.time()
     HOME.mkdir(exist_ok=True)
-    for old in ("latency_tables", "runs"):
+    for old in ("build", "latency_tables", "runs"):
         shutil.rmtree(HOME / old, ignore_errors=True)
 
     spnas_hw("data", "synthesize")

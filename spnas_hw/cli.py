@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,15 +43,31 @@ RunFolder = Annotated[Path, typer.Argument(help="Folder of a run, e.g. runs/demo
 Threads = Annotated[int, typer.Option(min=1, help="Threads within one operator.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        stdout.print(__version__)
+        raise typer.Exit
+
+
+@contextmanager
+def _resumable(how: str) -> Iterator[None]:
+    """Ctrl-C leaves something to go on with; says how."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        stderr.print(f"interrupted: {how} goes on")
+        raise typer.Exit(130) from None
+
+
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the whole trace of an error.")] = False,
 ) -> None:
     """Search detection backbones under a latency measured on your device: profile, search, export."""
-    if version:
-        stdout.print(__version__)
-        raise typer.Exit
 
 
 @app.command()
@@ -125,8 +142,9 @@ def profile(
     with console.bar(stderr, "exporting workloads") as progress:
         profile_step.ensure_manifest(loaded, folder)
         progress(1, 1)
-    with console.bar(stderr, "measuring networks") as progress:
-        table = profile_step.profile(loaded, backend_by_name(backend, threads=threads), folder, out, progress)
+    chosen = backend_by_name(backend, **({"threads": threads} if backend == "ort-cpu" else {}))
+    with _resumable("the same command"), console.bar(stderr, "measuring networks") as progress:
+        table = profile_step.profile(loaded, chosen, folder, out, progress)
     stdout.print(console.table_summary(LatencyTable.read(table), table))
 
 
@@ -180,14 +198,18 @@ def search(
     except ValueError as error:
         raise InvalidConfig(str(error)) from error
     loaded = overridden(load_search(config), max_sample=max_sample, seed=seed)
-    this = Run(run, loaded, budget, _table(table))
+    this = Run(run, loaded, budget, _table(table).resolve())
+    if failures := this.table.failures():
+        stderr.print(f"{len(failures)} workloads of the table failed; networks that need them are left out")
     search_step.check(this, resume)
     with console.bar(stderr, "rendering scenes") as progress:
         prepare(loaded.dataset, loaded.size, progress)
-    with console.trials(stderr, loaded.serial.max_sample) as (progress, show):
+    resumable = _resumable("the same command with --resume")
+    with resumable, console.trials(stderr, loaded.serial.max_sample) as (progress, show):
         search_step.search(this, resume=resume, progress=progress, on_trial=show, note=stderr.print)
     if baseline:
-        with console.trials(stderr, None) as (progress, show):
+        resumable = _resumable("the same command with --resume")
+        with resumable, console.trials(stderr, None) as (progress, show):
             show(search_step.train_baseline(this, progress))
     winner = this.winner()
     stdout.print(f"winner {winner.code}  mAP {winner.mean_ap:.4f}  {winner.latency_ms:.3f} ms predicted")
@@ -300,18 +322,17 @@ def _print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
 
 
-def main(run: Callable[[], None] = app) -> None:
-    """Entry point: one line for what a user can mend, the trace with --debug."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: one line for what a user can mend, the trace with --debug, wherever it stands."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
     try:
-        run()
-    except (SpnasError, ProfilerError) as error:
-        if "--debug" in sys.argv:
+        app(["--debug"] * debug + [word for word in words if word != "--debug"])
+    except (SpnasError, ProfilerError, OSError) as error:
+        if debug:
             raise
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; a search goes on with --resume, profiling with the same command\n")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

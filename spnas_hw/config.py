@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
@@ -24,6 +25,8 @@ from spnas_hw.space.detector import Detector
 from spnas_hw.space.search_space import SearchSpace
 
 T = TypeVar("T")
+CLASSES = ("pedestrian", "rider")
+"""The classes of EuroCity Persons, in the order of their labels."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Dataset:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        _require_positive(self, "train", "val")
         given = [self.train is not None, self.val is not None, self.seed is not None]
         if self.type == "streets" and not all(given):
             raise ValueError("synthetic streets need train, val and seed")
@@ -66,6 +70,14 @@ class Schedule:
     roi_samples: int
     workers: int = 0
 
+    def __post_init__(self) -> None:
+        names = ("start_iterations", "iterations", "batch_size", "learning_rate", "final_learning_rate")
+        _require_positive(self, *names, "warmup_iterations", "clip_grad_norm", "rpn_samples", "roi_samples")
+        if not self.warmup_iterations < min(self.start_iterations, self.iterations):
+            raise ValueError(f"warmup_iterations is {self.warmup_iterations}; it must be below iterations")
+        if self.workers < 0 or not 0 <= self.weight_decay < 1:
+            raise ValueError("workers must be at least 0, and weight_decay within 0 and 1")
+
 
 @dataclass(frozen=True)
 class SearchConfig:
@@ -87,6 +99,11 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         decode(self.start)
+        _require_positive(self, "input_height", "input_width")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must be at least 0")
+        if self.detector.classes != CLASSES:
+            raise ValueError(f"classes are {self.detector.classes}; the data has {CLASSES}, in this order")
         if self.input_height % 32 or self.input_width % 32:
             raise ValueError(f"input {self.input_height}x{self.input_width} must be a multiple of 32")
         if not 0 <= self.headroom < 1:
@@ -120,6 +137,8 @@ def load_search(name: str) -> SearchConfig:
 
 def overridden(config: SearchConfig, *, max_sample: int | None, seed: int | None) -> SearchConfig:
     """`config` with what the command line gave in its place; None leaves it."""
+    root = config.dataset.root.resolve()  # a run is used from other folders, too
+    config = replace(config, dataset=replace(config.dataset, root=root))
     if max_sample is not None:
         config = replace(config, serial=replace(config.serial, max_sample=max_sample))
     return config if seed is None else replace(config, seed=seed)
@@ -144,6 +163,13 @@ def fingerprint(value: Any) -> str:
     """A short hash of a dataclass value, the same in every process."""
     text = json.dumps(asdict(value), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _require_positive(value: Any, *names: str) -> None:
+    for name in names:
+        number = getattr(value, name)
+        if number is not None and not 0 < number < math.inf:
+            raise ValueError(f"{name} is {number}; it must be above 0")
 
 
 def _find(name: str, folder: str) -> Path:

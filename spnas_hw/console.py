@@ -92,8 +92,9 @@ def exported_document(exported: Exported) -> dict[str, Any]:
         "bundle": str(exported.folder),
         "code": exported.code,
         "predicted_latency_ms": exported.predicted_latency_ms,
-        "measured_latency_ms": exported.measured.latency_ms,
+        "measured_latency_ms": exported.latency_ms,
         "drift": exported.measured.drift,
+        "note": exported.note,
         "parity": asdict(exported.parity),
         "engine": exported.engine,
     }
@@ -106,12 +107,14 @@ def exported_summary(exported: Exported, budget: Budget) -> str:
     predicted, limit = _number(exported.predicted_latency_ms, ".3f"), _number(budget.latency_ms, "g")
     lines = [
         f"{exported.folder}: {exported.code}",
-        f"  latency    {measured.latency_ms:.3f} ms measured, {predicted} predicted, budget {limit} "
-        f"(machine now {measured.drift:.2f} x its table)",
+        f"  latency    {exported.latency_ms:.3f} ms measured, {predicted} predicted, budget {limit} "
+        f"({measured.latency_ms:.3f} at the speed of the table)",
         f"  agreement  {agreement} of {parity.detections} detections on {parity.images} images, "
         f"boxes to {_number(parity.box_error_px, '.1e')} px, scores to {_number(parity.score_error, '.1e')}",
         f"  engine     {exported.engine or 'none (ask with --compute-capability)'}",
     ]
+    if exported.note:
+        lines.append(f"  note       {exported.note}")
     return "\n".join(lines)
 
 

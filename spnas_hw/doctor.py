@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 
 from profilers.nvml import devices
+from spnas_hw import remedies
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,11 @@ def _package(module: str, distribution: str, remedy: str, optional: bool) -> Fin
 
 def _mmcv() -> Finding:
     """mmcv installs without its compiled operators, silently, where it finds no torch."""
-    remedy = "with torch installed: pip install --no-build-isolation --force-reinstall --no-deps onedl-mmcv"
-    finding = _package("mmcv", "onedl-mmcv", remedy, False)
-    if finding.ok and importlib.util.find_spec("mmcv._ext") is None:
-        return Finding("mmcv", f"{finding.found}, without its compiled operators", False, remedy)
+    finding = _package("mmcv", "onedl-mmcv", remedies.MMCV, False)
+    try:
+        compiled = importlib.util.find_spec("mmcv._ext") is not None
+    except ImportError:  # looking inside imports mmcv, which imports mmengine
+        return Finding("mmcv", f"{finding.found}, does not import", False, remedies.DETECTION)
+    if finding.ok and not compiled:
+        return Finding("mmcv", f"{finding.found}, without its compiled operators", False, remedies.MMCV)
     return finding

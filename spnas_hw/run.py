@@ -16,8 +16,8 @@ from profilers.table import LatencyTable
 from spnas_hw import __version__
 from spnas_hw.config import SearchConfig, build
 from spnas_hw.cost.composition import Cost, cost
-from spnas_hw.cost.constraints import Budget, check_feasible, smallest_latency
-from spnas_hw.errors import InvalidConfig, MissingWorkload, RunError
+from spnas_hw.cost.constraints import Budget, check_feasible, smallest, smallest_latency
+from spnas_hw.errors import InfeasibleBudget, InvalidConfig, MissingWorkload, RunError
 from spnas_hw.search.journal import Trial, read_journal
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode, encode
@@ -113,9 +113,21 @@ class Run:
         objections = self.objections(wanted) or self.config.space.violations(wanted)
         if not objections:
             return wanted, None
-        low = smallest_latency(self.config.space, self.config.detector, self.config.size, self.costs)
-        note = f"{self.config.start} does not fit ({objections[0]}); starting from {encode(low.architecture)}"
-        return low.architecture, note
+        config = self.config
+        lowest = [smallest_latency(config.space, config.detector, config.size, self.costs)]
+        for additive in (lambda load: load.macs, lambda load: load.params):
+            lowest.append(smallest(config.space, additive, config.detector, config.size))
+        for low in lowest:
+            if not self.objections(low.architecture):
+                code = encode(low.architecture)
+                return (
+                    low.architecture,
+                    f"{config.start} does not fit ({objections[0]}); starting from {code}",
+                )
+        raise InfeasibleBudget(
+            f"neither {config.start} ({objections[0]}) nor the networks of the smallest latency, MACs and "
+            "parameters fit all limits: loosen one, or give another start"
+        )
 
     def objections(self, architecture: Architecture) -> tuple[str, ...]:
         """Why an architecture is no candidate: it breaks the budget, or its latency cannot be predicted."""
@@ -128,5 +140,11 @@ class Run:
         """Raises InfeasibleBudget with the smallest reachable value."""
         config = self.config
         check_feasible(
-            self.predicted_budget, config.space, config.detector, config.size, self.costs, PRECISION
+            self.budget,
+            config.space,
+            config.detector,
+            config.size,
+            self.costs,
+            PRECISION,
+            config.headroom,
         )

@@ -22,9 +22,10 @@ def stages(draw: st.DrawFn, parallel: bool = True, blocks_max: int = 6) -> Stage
 def architectures(
     draw: st.DrawFn, parallel: bool = True, stages_max: int = 6, base_channels: tuple[int, ...] = (16, 48, 64)
 ) -> Architecture:
+    base = draw(st.sampled_from(base_channels))
     return Architecture(
-        draw(st.sampled_from(BLOCKS)),
-        draw(st.sampled_from(base_channels)),
+        draw(st.sampled_from([block for block in BLOCKS if block.inner_width(base) > 0])),
+        base,
         draw(st.booleans()),
         tuple(draw(st.lists(stages(parallel), min_size=1, max_size=stages_max))),
     )
@@ -34,6 +35,5 @@ def buildable(
     parallel: bool = True, base_channels: tuple[int, ...] = (8,)
 ) -> st.SearchStrategy[Architecture]:
     """Architectures small enough to build: doubling the width at every block would fill any memory."""
-    return architectures(parallel, stages_max=3, base_channels=base_channels).filter(
-        lambda a: a.doublings <= BUILDABLE_DOUBLINGS and a.block.inner_width(a.base_channels) > 0
-    )
+    found = architectures(parallel, stages_max=3, base_channels=base_channels)
+    return found.filter(lambda architecture: architecture.doublings <= BUILDABLE_DOUBLINGS)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from spnas_hw import __version__
 from spnas_hw.cli import app, main
 from spnas_hw.errors import SpnasError
 
@@ -18,7 +19,7 @@ VERBS = ["doctor", "arch", "profile", "predict", "search", "export", "benchmark"
 
 def one_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as caught:
-        main(lambda: app(list(arguments)))
+        main(arguments)
     assert caught.value.code == 1
     captured = capsys.readouterr()
     lines = captured.err.strip().splitlines()
@@ -79,7 +80,7 @@ def test_missing_things_are_one_line(capsys, tmp_path: Path, monkeypatch) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("budget", ["0", "-3", "nan"])
+@pytest.mark.parametrize("budget", ["0", "-3", "nan", "inf"])
 def test_a_budget_that_is_none(capsys, budget: str) -> None:
     assert "above 0" in one_line(capsys, "search", "--latency-ms", budget)
 
@@ -90,27 +91,42 @@ def test_an_absent_gpu_says_what_is_there_and_what_to_do(capsys, monkeypatch) ->
     assert "V100" in line and "python -m profilers measure" in line
 
 
-def test_debug_shows_the_trace(monkeypatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["spnas-hw", "--debug", "arch", "q"])
+@pytest.mark.parametrize("arguments", [["--debug", "arch", "q"], ["arch", "q", "--debug"]])
+def test_debug_shows_the_trace(arguments: list[str]) -> None:
     with pytest.raises(SpnasError):
-        main(lambda: app(["--debug", "arch", "q"]))
+        main(arguments)
 
 
-def test_programming_errors_are_not_hidden() -> None:
-    def broken() -> None:
+def test_version() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output.strip() == __version__
+
+
+def test_programming_errors_are_not_hidden(monkeypatch) -> None:
+    def broken(*_: object) -> None:
         raise ZeroDivisionError
 
+    monkeypatch.setattr("spnas_hw.description.describe", broken)
     with pytest.raises(ZeroDivisionError):
-        main(broken)
+        main(["arch", "r_11"])
 
 
-def test_interruption_says_how_to_go_on(capsys) -> None:
-    def interrupted() -> None:
-        raise KeyboardInterrupt
+def test_what_the_system_refuses_is_one_line(capsys, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
 
-    with pytest.raises(SystemExit) as caught:
-        main(interrupted)
-    assert caught.value.code == 130 and "--resume" in capsys.readouterr().err
+    monkeypatch.setattr("spnas_hw.description.describe", full)
+    assert "No space left" in one_line(capsys, "arch", "r_11")
+
+
+def test_interruption_says_how_to_go_on() -> None:
+    program = (
+        "import spnas_hw.pipeline.profile as p; from spnas_hw import cli\n"
+        "def stop(*_): raise KeyboardInterrupt\n"
+        "p.ensure_manifest = lambda *_: None; p.profile = stop\n"
+        "cli.main(['profile'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 130 and "goes on" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_light_verbs_do_not_wake_torch() -> None:

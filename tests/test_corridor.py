@@ -123,7 +123,8 @@ def test_export_measures_and_verifies(searched: Path) -> None:
     metadata = json.loads((bundle / "metadata.json").read_text())
     assert sorted(metadata["files"]) == ["model.engine", "model.onnx"]
     assert metadata["engine"]["compute_capability"] == "8.9"
-    assert metadata["latency"]["measured_ms"] == found["measured_latency_ms"] > 0
+    assert metadata["latency"]["clock"]["median_ms"] == found["measured_latency_ms"] > 0
+    assert metadata["latency"]["note"] is None
     assert metadata["parity"]["images"] == 4
     assert metadata["parity"]["matched"] == metadata["parity"]["detections"]
     assert "median" in succeeded(searched, "benchmark", found["bundle"])

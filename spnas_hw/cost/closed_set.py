@@ -61,18 +61,15 @@ def _smallest_with(
         return
     for stages in range(max(space.stages[0], index + 1), space.stages[1] + 1):
         rows: list[list[bool]] = [[False] for _ in range(stages)]
-        # Doublings before the place: one in the block each earlier stage has anyway, the rest in the first.
-        left = doublings
-        for stage in range(min(index, left)):
+        # Doublings before the place: one in each block that is there anyway, the rest in the first stage.
+        carriers = range(index if opens else index + 1)[:doublings]
+        for stage in carriers:
             rows[stage][0] = True
-            left -= 1
-        if index:
-            rows[0] += [True] * left
-        if not opens:
-            rows[index] = [bool(left)] + [True] * (left - 1) if index == 0 else [False]
-            rows[index].append(double)
-        else:
+        rows[0] += [True] * (doublings - len(carriers))
+        if opens:
             rows[index][0] = double
+        else:
+            rows[index].append(double)
         # Doublings and blocks that the space still asks for, after the place.
         missing = space.doublings[0] - doublings - double
         for stage in range(index + 1, stages):

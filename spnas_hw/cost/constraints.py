@@ -32,8 +32,8 @@ class Budget:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and not value > 0:
-                raise ValueError(f"the budget {field.name} is {value}; it must be above 0")
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"the budget {field.name} is {value}; it must be above 0 and finite")
 
     def violations(self, found: Cost) -> tuple[str, ...]:
         """Every limit that `found` exceeds, with both values; empty when it fits."""
@@ -99,8 +99,11 @@ def check_feasible(
     size: Size,
     table: Mapping[str, float] | None,
     precision: str = "fp32",
+    headroom: float = 0.0,
 ) -> None:
     """Refuse a budget that no architecture of the space can meet.
+
+    `headroom` is the share of the latency that predictions must leave free.
 
     Raises:
         InfeasibleBudget: with the limit that binds and the smallest reachable value.
@@ -109,7 +112,13 @@ def check_feasible(
         if table is None:
             raise ValueError("a latency budget needs a latency table")
         low = smallest_latency(space, detector, size, table)
-        _refuse_below(budget.latency_ms, low, "latency", "ms")
+        if low.value > budget.latency_ms * (1 - headroom):
+            needed = math.ceil(low.value / (1 - headroom) * 1000) / 1000
+            raise InfeasibleBudget(
+                f"no detector of the search space is predicted within {budget.latency_ms:g} ms less "
+                f"{headroom:.0%} headroom: the smallest reachable is {low.value:.4g} ms "
+                f"({encode(low.architecture)}), which needs a budget of {needed:g} ms"
+            )
     if budget.macs is not None:
         _refuse_below(budget.macs, smallest(space, lambda load: load.macs, detector, size), "MACs", "")
     lightest = smallest(space, lambda load: load.params, detector, size)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from safetensors.torch import load_file, save_file
@@ -76,7 +78,7 @@ class ShortTraining:
             runner.train()
             metrics = _metrics(runner.val())
             _save(runner.model.state_dict(), work_dir, encode(morphism.child))
-        except Exception as error:
+        except (ArithmeticError, AssertionError, RuntimeError, ValueError) as error:  # what training can do
             with open(work_dir / "train.log", "a") as log:
                 log.write(traceback.format_exc())
             reason = str(error).strip().splitlines()
@@ -116,7 +118,11 @@ class _Progress(Hook):
     def __init__(self, report: Callable[[int, int], None]) -> None:
         self.report = report
 
-    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        if outputs is not None and not bool(torch.isfinite(outputs["loss"])):
+            raise FloatingPointError(f"the loss is not finite at iteration {runner.iter + 1}")
         self.report(runner.iter + 1, runner.max_iters)
 
 
@@ -151,11 +157,11 @@ def _config(
             "val_dataloader": _loader(
                 training, "val", val_pipeline, 1, {"type": "DefaultSampler", "shuffle": False}
             ),
-            "val_evaluator": {"type": "FasterCocoMetric", "metric": "bbox"},
+            "val_evaluator": {"type": "CocoMetricWithIgnored", "metric": "bbox"},
             "train_cfg": {
                 "type": "IterBasedTrainLoop",
                 "max_iters": schedule.iterations,
-                "val_interval": schedule.iterations + 1,
+                "val_begin": schedule.iterations + 1,  # validated once, afterwards
             },
             "val_cfg": {"type": "ValLoop"},
             **_optimization(schedule),
@@ -163,9 +169,8 @@ def _config(
                 "logger": {"type": "LoggerHook", "interval": 10, "log_metric_by_epoch": False},
                 "checkpoint": None,
             },
-            "custom_hooks": [{"type": "CheckInvalidLossHook", "interval": 10}],
             "visualizer": {"type": "Visualizer", "vis_backends": []},
-            "randomness": {"seed": training.seed * 10_000 + trial_id},
+            "randomness": {"seed": _seed(training.seed, trial_id)},
             "log_processor": {"by_epoch": False},
         }
     )
@@ -189,6 +194,11 @@ def _loader(
         "sampler": sampler,
         "dataset": dataset,
     }
+
+
+def _seed(seed: int, trial_id: int) -> int:
+    """A seed of 32 bits, which is what numpy's and torch's global generators take."""
+    return int(np.random.SeedSequence([seed, trial_id]).generate_state(1)[0])
 
 
 def _optimization(schedule: Schedule) -> dict[str, Any]:
@@ -236,6 +246,8 @@ def _log_to(runner: Runner, path: Path) -> None:
         runner.logger.removeHandler(handler)
         handler.close()
     shutil.rmtree(runner.log_dir, ignore_errors=True)
+    for dump in path.parent.glob("*.py"):  # the configuration, which the journal has
+        dump.unlink()
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     runner.logger.addHandler(handler)

@@ -8,14 +8,8 @@ from __future__ import annotations
 import contextlib
 import io
 
+from spnas_hw import remedies
 from spnas_hw.errors import SpnasError
-
-MMCV_COMMAND = (
-    "pip install --no-build-isolation --no-binary onedl-mmcv --force-reinstall --no-deps onedl-mmcv"
-)
-DETECTION_COMMAND = (
-    "make setup (or pip install torch, then pip install --no-build-isolation onedl-mmcv, spnas-hw[detection])"
-)
 
 try:
     # mmdet prints about an optional package of its makers.
@@ -27,14 +21,13 @@ try:
         import mmdet.models
         import mmdet.visualization  # noqa: F401
         from mmengine.registry import init_default_scope
-except ModuleNotFoundError as error:
-    if error.name == "mmcv._ext":
-        raise SpnasError(
-            f"mmcv was installed without its compiled operators: with torch installed, {MMCV_COMMAND}"
-        ) from error
-    raise SpnasError(f"{error.name} is missing, and training needs it: {DETECTION_COMMAND}") from error
+except ImportError as error:
+    if error.name == "mmcv._ext" or "mmcv/_ext" in str(error.path or ""):
+        raise SpnasError(f"mmcv's operators are missing or of another torch: {remedies.MMCV}") from error
+    raise SpnasError(f"training needs {error.name or error}: {remedies.DETECTION}") from error
 
-import spnas_hw.detection.backbone  # noqa: E402  registers SPNet
-import spnas_hw.detection.datasets.ecp_dataset  # noqa: E402, F401  registers EuroCityPersons
+import spnas_hw.detection.backbone
+import spnas_hw.detection.datasets.ecp_dataset
+import spnas_hw.detection.metrics.coco  # noqa: F401  registers CocoMetricWithIgnored
 
 init_default_scope("mmdet")

@@ -24,12 +24,14 @@ def write_bundle(folder: Path, files: Mapping[str, bytes], metadata: Mapping[str
     """Writes a bundle beside `folder` and moves it there when it is complete; an older one is replaced.
 
     Raises:
-        ExportError: the disk refused; nothing half-written stays.
+        ExportError: `folder` holds something else, or the disk refused; nothing half-written stays.
     """
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     document = {"format": FORMAT, **metadata, "files": hashes}
     partial: Path | None = None
     try:
+        if folder.exists() and any(folder.iterdir()) and not (folder / METADATA).exists():
+            raise ExportError(f"{folder} holds something that is no bundle: choose another folder")
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         for name, content in files.items():
@@ -39,8 +41,13 @@ def write_bundle(folder: Path, files: Mapping[str, bytes], metadata: Mapping[str
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
             os.replace(folder, old / "bundle")
-            os.replace(partial, folder)
-            shutil.rmtree(old)
+            try:
+                os.replace(partial, folder)
+            except OSError:
+                os.replace(old / "bundle", folder)
+                raise
+            finally:
+                shutil.rmtree(old)
         else:
             os.replace(partial, folder)
     except OSError as error:

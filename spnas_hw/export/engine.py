@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from profilers.backends.rtx import build_engine
+from profilers.backends.rtx import build_engine, runtime_version
 from profilers.errors import ProfilerError
 from spnas_hw.errors import ExportError
 
@@ -29,8 +29,4 @@ def engine_from_onnx(model: onnx.ModelProto, compute_capability: str) -> Engine:
         content = build_engine(model.SerializeToString(), compute_capability=compute_capability)
     except ProfilerError as error:
         raise ExportError(str(error)) from error
-    import tensorrt_rtx  # present, or the build had failed
-
-    return Engine(
-        content, "tensorrt-rtx", tensorrt_rtx.__version__, compute_capability, "fp32", "whole detector"
-    )
+    return Engine(content, "tensorrt-rtx", runtime_version(), compute_capability, "fp32", "whole detector")

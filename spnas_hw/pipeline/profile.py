@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from profilers.backends import Backend
-from profilers.errors import BackendUnavailable
+from profilers.errors import BackendUnavailable, InvalidManifest, InvalidTable
 from profilers.manifest import read_manifest
 from profilers.nvml import find_device
 from profilers.protocol import measure_manifest
 from profilers.table import LatencyTable, table_name
+from spnas_hw import __version__
 from spnas_hw.config import SearchConfig, fingerprint
 from spnas_hw.cost.composition import cost
 from spnas_hw.errors import InvalidConfig
@@ -44,10 +45,22 @@ def space_hash(config: SearchConfig) -> str:
 def ensure_manifest(config: SearchConfig, folder: Path) -> Path:
     """The manifest of the search space in `folder`, exported unless it lies there already."""
     path = folder / "manifest.json"
-    if not path.exists() or read_manifest(path).space_hash != space_hash(config):
+    if not _is_current(path, config):
+        path.unlink(missing_ok=True)  # first, so that an interruption leaves no manifest without its parts
         shutil.rmtree(folder / "parts", ignore_errors=True)
         write_manifest(config, folder)
     return path
+
+
+def _is_current(path: Path, config: SearchConfig) -> bool:
+    if not path.exists():
+        return False
+    try:
+        found = read_manifest(path)
+    except InvalidManifest:
+        return False
+    size = (found.input_height, found.input_width)
+    return (found.space_hash, found.tool_version, size) == (space_hash(config), __version__, config.size)
 
 
 def require_gpu(word: str) -> None:
@@ -76,9 +89,17 @@ def profile(
         facts = backend.describe()
         size = (manifest.batch, manifest.input_height, manifest.input_width)
         folder = out / table_name(str(facts["device"]), str(facts["runtime"]), manifest.precision, *size)
-        if folder.exists() and LatencyTable.read(folder).provenance.space_hash != manifest.space_hash:
-            raise InvalidConfig(f"{folder} holds the table of another search space: choose another --out")
+        _refuse_other_space(folder, manifest.space_hash)
         return measure_manifest(manifest, backend, out, progress=progress)
+
+
+def _refuse_other_space(folder: Path, space_hash: str) -> None:
+    try:
+        found = LatencyTable.read(folder).provenance.space_hash
+    except InvalidTable:
+        return  # none, or one that nobody can use
+    if found != space_hash:
+        raise InvalidConfig(f"{folder} holds the table of another search space: choose another --out")
 
 
 def predict(code: str, config: SearchConfig, table_folder: Path) -> dict[str, Any]:

@@ -31,14 +31,20 @@ def report(run: Run) -> tuple[Path, list[dict[str, Any]]]:
 
 
 def _row(run: Run, name: str, trial: Trial, bundle: Path) -> dict[str, Any]:
-    measured = read_bundle(bundle)["latency"] if bundle.exists() else None
+    metadata = read_bundle(bundle) if bundle.exists() else None
+    # A search that went on may have another winner than the one that was exported.
+    same = metadata is not None and (metadata["code"], metadata["iterations"]) == (
+        trial.code,
+        trial.iterations,
+    )
+    measured = metadata["latency"] if metadata is not None and same else None
     return {
         "name": name,
         "code": trial.code,
         "mAP": trial.mean_ap,
         "AP50": trial.metrics.get("AP50"),
         "predicted_latency_ms": trial.latency_ms,
-        "measured_latency_ms": None if measured is None else measured["measured_ms"],
+        "measured_latency_ms": None if measured is None else measured["clock"]["median_ms"],
         "drift": None if measured is None else measured["drift"],
         "budget_latency_ms": run.budget.latency_ms,
         "macs": trial.macs,

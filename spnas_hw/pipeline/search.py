@@ -74,12 +74,16 @@ def search(
 def train_baseline(run: Run, progress: TrialProgress) -> Trial:
     """Trains the network the search started from as long as the winner and its ancestors were trained,
     in the same steps, and returns the last of these trials. Kept in `baseline/`, resumed from there."""
-    first, winner = run.trials()[0], run.winner()
+    first = next(trial for trial in run.trials() if trial.mean_ap is not None)
+    winner = run.winner()
     folder = run.folder / "baseline"
     journal = Journal(folder / JOURNAL, {"baseline_of": first.code})
     start = folder / "0000"
     if not start.exists():
-        shutil.copytree(run.folder / "trials" / "0000", start)
+        partial = folder / "0000.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(run.folder / "trials" / f"{first.trial_id:04d}", partial)
+        partial.rename(start)
     if not journal.trials:
         journal.append(first)
     run_search(
@@ -131,8 +135,12 @@ def _evaluator(run: Run, folder: Path, progress: TrialProgress) -> Evaluator:
 
 def _remove_unneeded(trials: list[Trial], run: Run) -> None:
     """Keeps the weights of the first trial and of those that may still be parents or the winner."""
-    ranked = sorted(trials, key=lambda trial: -(trial.mean_ap or -1.0))
-    needed = {0, *(trial.trial_id for trial in ranked[: run.config.serial.max_optimal])}
+    ranked = sorted(
+        (trial for trial in trials if trial.mean_ap is not None),
+        key=lambda trial: (-(trial.mean_ap or 0.0), trial.trial_id),
+    )
+    first = ranked and min(trial.trial_id for trial in ranked)
+    needed = {first, *(trial.trial_id for trial in ranked[: run.config.serial.max_optimal])}
     for trial in trials:
         if trial.trial_id not in needed:
             (run.folder / "trials" / f"{trial.trial_id:04d}" / "weights.safetensors").unlink(missing_ok=True)

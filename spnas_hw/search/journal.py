@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -160,7 +161,8 @@ def front(trials: Iterable[Trial]) -> list[Trial]:
     """The validated trials that no other beats in mAP, latency, memory and MACs together, best mAP first."""
 
     def objectives(trial: Trial) -> tuple[float, ...]:
-        return (trial.mean_ap or 0.0, -(trial.latency_ms or 0.0), -trial.memory_mb, -float(trial.macs))
+        latency_ms = math.inf if trial.latency_ms is None else trial.latency_ms
+        return (trial.mean_ap or 0.0, -latency_ms, -trial.memory_mb, -float(trial.macs))
 
     validated = [trial for trial in trials if trial.mean_ap is not None]
     return sorted(pareto_front(validated, objectives), key=lambda trial: -(trial.mean_ap or 0.0))

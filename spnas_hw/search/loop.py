@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from spnas_hw.cost.composition import Cost
-from spnas_hw.errors import TrainingError
+from spnas_hw.errors import RunError, TrainingError
 from spnas_hw.search.journal import Journal, Trial
 from spnas_hw.search.serial import Searcher
 from spnas_hw.space.architecture import Architecture
@@ -53,7 +53,7 @@ def run(
         searcher.tell(trial)
     for trial_id in range(len(journal.trials), max_sample):
         morphism = searcher.ask(np.random.default_rng([seed, trial_id]))
-        by_code = {trial.code: trial for trial in journal.trials}
+        by_code = {trial.code: trial for trial in journal.trials if trial.status == "ok"}
         parent = by_code.get(encode(morphism.parent))
         t_start = time.time()
         reason, evaluation = None, Evaluation({}, 0)
@@ -84,3 +84,5 @@ def run(
         journal.append(trial)
         searcher.tell(trial)
         on_trial(trial)
+        if not any(earlier.status == "ok" for earlier in journal.trials):
+            raise RunError(f"the start network could not be trained: {reason}; --resume tries again")

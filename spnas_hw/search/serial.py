@@ -12,7 +12,6 @@ from typing import Protocol
 
 import numpy as np
 
-from spnas_hw.errors import RunError
 from spnas_hw.search.journal import Trial
 from spnas_hw.search.proposal import propose
 from spnas_hw.space.architecture import Architecture
@@ -68,8 +67,8 @@ class SerialSearcher:
         self._told[trial.code] = trial
 
     def ask(self, rng: np.random.Generator) -> Morphism:
-        if not self._told:
-            return unchanged(self.start)
+        if all(trial.mean_ap is None for trial in self._told.values()):
+            return unchanged(self.start)  # nothing to grow from yet
         parents = self._parents()
         # Linear ranking: among n parents the best is n times as likely as the last.
         weights = np.arange(len(parents), 0, -1, dtype=float)
@@ -83,8 +82,6 @@ class SerialSearcher:
             (trial for trial in self._told.values() if trial.mean_ap is not None),
             key=lambda trial: (-(trial.mean_ap or 0.0), trial.trial_id),
         )
-        if not ranked:
-            raise RunError("no trial has a metric, so nothing can be grown: see the reasons in journal.jsonl")
         return [decode(trial.code) for trial in ranked[: self.settings.max_optimal]]
 
     def _mutate(self, parent: Architecture, rng: np.random.Generator) -> Morphism:

@@ -94,6 +94,8 @@ class Architecture:
     def __post_init__(self) -> None:
         if self.base_channels < 2 or self.base_channels % 2:
             raise ValueError(f"base_channels is {self.base_channels}; it must be even and positive")
+        if self.block.inner_width(self.base_channels) < 1:
+            raise ValueError(f"{self.base_channels} base channels give blocks of width 0")
         if not self.stages:
             raise ValueError("an architecture needs at least one stage")
 

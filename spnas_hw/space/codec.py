@@ -78,6 +78,10 @@ def _decode_type(code: str) -> tuple[Block, int, bool, int]:
     base_channels = int(base[0]) if base else DEFAULT_BASE_CHANNELS
     if base_channels % 2:
         raise InvalidArchitecture(code, position, f"the base channels must be even, not {base_channels}")
+    if block.inner_width(base_channels) < 1:
+        raise InvalidArchitecture(
+            code, position, f"{base_channels} base channels leave no width for {block.groups} groups"
+        )
     position = base.end() if base else position
     deep_stem = code[position : position + 1] == "d"
     position += deep_stem

@@ -34,6 +34,12 @@ class Detector:
     detections: int = 100
 
     def __post_init__(self) -> None:
+        for name in ("neck_channels", "proposals_per_level", "proposals", "roi_size", "roi_sampling_ratio"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("roi_channels", "nms_candidates", "detections"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes must be distinct names, at least one, not {self.classes}")
 

@@ -35,6 +35,8 @@ class SearchSpace:
             low, high = getattr(self, name)
             if not 0 <= low <= high:
                 raise ValueError(f"{name} is ({low}, {high}); it must be an ascending range")
+        if self.base_channels < 2 or self.base_channels % 2:
+            raise ValueError(f"base_channels is {self.base_channels}; it must be even and positive")
         if self.stages[0] < 1:
             raise ValueError("an architecture needs at least one stage")
         if self.depth[1] < self.stages[0]:

@@ -4,11 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from spnas_hw.cost.closed_set import closed_set
 from spnas_hw.cost.composition import Cost, latency_ms, macs, params, workloads
 from spnas_hw.cost.constraints import Budget, check_feasible, smallest, smallest_latency
-from spnas_hw.errors import InfeasibleBudget, MissingWorkload
+from spnas_hw.errors import InfeasibleBudget, MissingWorkload, SpaceExhausted
 from spnas_hw.space.architecture import Architecture, Block, Stage
 from spnas_hw.space.detector import Detector
 from spnas_hw.space.search_space import SearchSpace
@@ -47,6 +49,33 @@ def test_closed_set_is_exactly_what_the_space_uses(table: dict[str, float]) -> N
     assert used == set(table)
 
 
+@st.composite
+def spaces(draw: st.DrawFn) -> SearchSpace:
+    """Spaces with little slack, where not every place can be reached."""
+
+    def ascending(low: int, high: int) -> tuple[int, int]:
+        first = draw(st.integers(low, high))
+        return first, draw(st.integers(first, high))
+
+    stages, doublings = ascending(1, 4), ascending(0, 4)
+    fewest = max(stages[0], doublings[0])
+    depth = draw(st.integers(1, fewest)), draw(st.integers(fewest, fewest + 3))
+    return SearchSpace((Block("basic"),), 16, False, stages, depth, doublings)
+
+
+@settings(max_examples=60, deadline=None)
+@given(spaces())
+def test_closed_set_is_closed_for_any_space(space: SearchSpace) -> None:
+    known = set(closed_set(space, DETECTOR, SIZE))
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        try:
+            architecture = space.sample(rng)
+        except SpaceExhausted:
+            return
+        assert {load.key for load in workloads(architecture, DETECTOR, SIZE)} <= known
+
+
 def test_smallest_is_exact(table: dict[str, float]) -> None:
     everything = every_architecture(SPACE)
     for of_load, of_architecture in (
@@ -63,7 +92,6 @@ def test_smallest_is_exact(table: dict[str, float]) -> None:
 @pytest.mark.parametrize(
     ("limit", "word"),
     [
-        ({"latency_ms": 1e-3}, "latency"),
         ({"macs": 10}, "MACs"),
         ({"params": 10}, "parameters"),
         ({"memory_mb": 0.01}, "memory"),
@@ -103,7 +131,15 @@ def test_an_unmeasured_latency_never_passes() -> None:
         Budget(latency_ms=1).violations(Cost(None, 1.0, 1, 1))
 
 
-@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_an_impossible_latency_names_the_budget_that_would_do() -> None:
+    costs = {key: 0.5 for key in closed_set(SPACE, DETECTOR, SIZE)}
+    with pytest.raises(InfeasibleBudget, match=r"within 1 ms less 10% headroom.*reachable is") as caught:
+        check_feasible(Budget(latency_ms=1), SPACE, DETECTOR, SIZE, costs, headroom=0.1)
+    needed = float(str(caught.value).split("budget of ")[1].split(" ")[0])
+    check_feasible(Budget(latency_ms=needed), SPACE, DETECTOR, SIZE, costs, headroom=0.1)
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_a_budget_is_above_zero(value: float) -> None:
     with pytest.raises(ValueError):
         Budget(latency_ms=value)

@@ -69,6 +69,34 @@ def test_missing_things_are_refused(tmp_path: Path) -> None:
         read_bundle(tmp_path / "b")
 
 
+def test_what_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "text").write_text("years of work")
+    with pytest.raises(ExportError, match="no bundle"):
+        write_bundle(tmp_path / "thesis", FILES, {})
+    assert (tmp_path / "thesis" / "text").read_text() == "years of work"
+    (tmp_path / "empty").mkdir()
+    write_bundle(tmp_path / "empty", FILES, {})
+
+
+def test_a_failing_move_brings_the_old_bundle_back(tmp_path: Path, monkeypatch) -> None:
+    write_bundle(tmp_path / "b", FILES, {"code": "old"})
+    real, calls = os.replace, []
+
+    def refused(source: object, target: object) -> None:
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(5, "Input/output error")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(ExportError, match="could not be written"):
+        write_bundle(tmp_path / "b", FILES, {"code": "new"})
+    monkeypatch.undo()
+    assert read_bundle(tmp_path / "b")["code"] == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
 def test_a_failing_disk_leaves_the_old_bundle_and_nothing_else(tmp_path: Path, monkeypatch) -> None:
     write_bundle(tmp_path / "b", FILES, {"code": "old"})
     real = Path.write_bytes

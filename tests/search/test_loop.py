@@ -79,8 +79,11 @@ def test_a_failed_start_ends_the_search(tmp_path: Path) -> None:
     def broken(morphism, trial_id, parent_id):
         raise TrainingError("no images")
 
-    with pytest.raises(RunError, match="no trial has a metric"):
+    with pytest.raises(RunError, match=r"could not be trained: no images.*--resume"):
         searched(tmp_path / "j.jsonl", 5, broken)
+    healed = searched(tmp_path / "j.jsonl", 5, deeper_is_better).trials
+    assert [t.status for t in healed] == ["failed", "ok", "ok", "ok", "ok"]
+    assert healed[1].code == healed[0].code and healed[1].parent_id is None
 
 
 def test_programming_errors_are_not_trials(tmp_path: Path) -> None:

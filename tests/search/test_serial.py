@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from spnas_hw.errors import RunError, SpaceExhausted
+from spnas_hw.errors import SpaceExhausted
 from spnas_hw.search.serial import SerialSearcher, SerialSettings
 from spnas_hw.space.architecture import Architecture, Block
 from spnas_hw.space.codec import decode, encode
@@ -61,11 +61,16 @@ def test_better_parents_are_likelier() -> None:
     assert ranked[3] / 1500 == pytest.approx(1 / 6, abs=0.05)
 
 
-def test_failed_trials_are_no_parents() -> None:
+def test_the_start_is_asked_again_until_it_was_trained() -> None:
     this = searcher()
     this.tell(trial(0, "b_11-21-21-21_0-0-0-0", None))
-    with pytest.raises(RunError, match="no trial has a metric"):
-        this.ask(np.random.default_rng(0))
+    assert this.ask(np.random.default_rng(0)).child == START
+
+
+def test_a_metric_of_zero_is_a_metric() -> None:
+    this = searcher()
+    this.tell(trial(0, "b_11-21-21-21_0-0-0-0", 0.0))
+    assert this.ask(np.random.default_rng(0)).child != START
 
 
 def test_an_exhausted_space_ends_and_says_why() -> None:

@@ -68,6 +68,7 @@ def test_digit_doubles_and_dash_strides() -> None:
         ("rdd_11", 2),
         ("x_11", 0),
         ("x(0x4d)_11", 0),
+        ("x(32x4d)2_11", 8),
         ("x(32x4)_11", 0),
         ("r_1\u00e91", 3),
         ("r_1\uff11", 3),

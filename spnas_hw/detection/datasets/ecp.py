@@ -16,7 +16,6 @@ from typing import Any
 
 from spnas_hw.errors import DataError
 
-CLASSES = ("pedestrian", "rider")
 TIMES = ("day", "night")
 GROUPS = {"pedestrian": "person-group-far-away", "rider": "rider+vehicle-group-far-away"}
 _TAG = re.compile(r"(occluded|truncated)\s*>\s*(\d+)")

@@ -1,0 +1,1 @@
+"""Metrics that mmdet does not have."""
