@@ -55,10 +55,12 @@ class Dataset:
 class Schedule:
     """How one candidate is trained: AdamW, linear warm-up, then cosine to `final_learning_rate`.
 
-    A network without a parent, which inherits nothing, is trained for `start_iterations`.
+    A network without a parent, which inherits nothing, is trained for `start_iterations` with
+    `start_learning_rate`; what has inherited needs fewer and smaller steps.
     """
 
     start_iterations: int
+    start_learning_rate: float
     iterations: int
     batch_size: int
     learning_rate: float
@@ -71,7 +73,8 @@ class Schedule:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        names = ("start_iterations", "iterations", "batch_size", "learning_rate", "final_learning_rate")
+        names = ("start_iterations", "iterations", "batch_size", "final_learning_rate")
+        _require_positive(self, "start_learning_rate", "learning_rate")
         _require_positive(self, *names, "warmup_iterations", "clip_grad_norm", "rpn_samples", "roi_samples")
         if not self.warmup_iterations < min(self.start_iterations, self.iterations):
             raise ValueError(f"warmup_iterations is {self.warmup_iterations}; it must be below iterations")

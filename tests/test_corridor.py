@@ -33,6 +33,7 @@ MINIATURE = {
         "start_iterations": 4,
         "iterations": 2,
         "batch_size": 2,
+        "start_learning_rate": 0.001,
         "learning_rate": 0.001,
         "final_learning_rate": 0.0001,
         "warmup_iterations": 1,

@@ -61,8 +61,11 @@ class ShortTraining:
     def __call__(self, morphism: Morphism, trial_id: int, parent_id: int | None) -> Evaluation:
         """Raises TrainingError with the reason; the whole trace is in the trial's log."""
         inherits = parent_id is not None
-        iterations = self.schedule.iterations if inherits else self.schedule.start_iterations
-        schedule = replace(self.schedule, iterations=iterations)
+        schedule = self.schedule
+        if not inherits:
+            schedule = replace(
+                schedule, iterations=schedule.start_iterations, learning_rate=schedule.start_learning_rate
+            )
         work_dir = self.folder / f"{trial_id:04d}"
         parent_state = None if parent_id is None else load_weights(self.folder / f"{parent_id:04d}")
         shutil.rmtree(work_dir, ignore_errors=True)  # what an interrupted attempt left
@@ -88,7 +91,7 @@ class ShortTraining:
                 _close_log(runner, work_dir)
             del runner
             gc.collect()
-        return Evaluation(metrics, iterations)
+        return Evaluation(metrics, schedule.iterations)
 
 
 def load_weights(trial_folder: Path) -> dict[str, Tensor]:

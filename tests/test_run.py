@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from spnas_hw.config import SearchConfig, load_search
+from spnas_hw.cost.constraints import Budget
+from spnas_hw.errors import InfeasibleBudget, RunError
+from spnas_hw.pipeline.report import report
+from spnas_hw.pipeline.search import check
+from spnas_hw.run import JOURNAL, Run
+from spnas_hw.search.journal import Journal
+from spnas_hw.space.codec import decode, encode
+from tests.search.trials import trial
+from tests.tables import write_table
+
+
+@pytest.fixture(scope="module")
+def config() -> SearchConfig:
+    return load_search("demo")
+
+
+@pytest.fixture
+def make(tmp_path: Path, config: SearchConfig):
+    """A run under a table in which every workload takes 1 ms."""
+
+    def made(latency=lambda load: 1.0, **limits: float) -> Run:
+        table = write_table(tmp_path / "table", config, latency)
+        return Run(tmp_path / "run", config, Budget(**limits), table)
+
+    return made
+
+
+def test_headroom_is_left_free(make, config) -> None:
+    code = "b16_11-21-21-21"
+    predicted = make().price(decode(code)).latency_ms
+    assert predicted == 1 + 1 + 8 + 4 + 4  # overhead, stem, blocks, laterals, heads
+    tight = predicted / (1 - config.headroom)
+    assert make(latency_ms=tight + 0.01).objections(decode(code)) == ()
+    assert make(latency_ms=tight - 0.01).objections(decode(code)) != ()
+
+
+def test_the_configured_start_is_taken_when_it_fits(make, config) -> None:
+    assert make(latency_ms=100).start() == (decode(config.start), None)
+
+
+def test_another_start_meets_every_limit(make, config) -> None:
+    """Also those that are not the latency."""
+    start = make().price(decode(config.start))
+    for limits in ({"macs": start.macs * 0.9}, {"params": start.params * 0.9}):
+        run = make(latency_ms=1000, **limits)
+        architecture, note = run.start()
+        assert run.objections(architecture) == () and config.start in note
+    with pytest.raises(InfeasibleBudget, match="loosen one"):
+        make(latency_ms=1000, memory_mb=start.memory_mb / 2).start()
+
+
+def test_unmeasured_networks_are_no_candidates(make) -> None:
+    run = make(lambda load: None if load.key.startswith("basic-16-16-s1") else 1.0, latency_ms=100)
+    (objection,) = run.objections(decode("b16_11-21-21-21"))
+    assert "unmeasured" in objection
+
+
+def test_an_impossible_budget_is_refused_before_anything_is_written(make) -> None:
+    run = make(latency_ms=0.01)
+    with pytest.raises(InfeasibleBudget, match="smallest reachable"):
+        check(run, resume=False)
+    assert not run.folder.exists()
+
+
+def test_a_folder_that_holds_a_search_is_not_taken(make) -> None:
+    run = make(latency_ms=100)
+    check(run, resume=False)
+    with pytest.raises(RunError, match="no search to resume"):
+        check(run, resume=True)
+    Journal(run.folder / JOURNAL, run.header())
+    check(run, resume=True)
+    with pytest.raises(RunError, match="--resume"):
+        check(run, resume=False)
+
+
+def test_a_run_is_opened_as_it_was(make, config) -> None:
+    run = make(latency_ms=100, macs=1e9)
+    Journal(run.folder / JOURNAL, run.header())
+    opened = Run.open(run.folder)
+    assert (opened.budget, opened.table_folder) == (run.budget, run.table_folder)
+    assert replace(opened.config, serial=config.serial) == config
+    assert opened.header() == run.header() == json.loads(json.dumps(run.header()))
+
+
+@pytest.mark.parametrize("damage", ["config", "budget", "table_folder"])
+def test_a_run_of_another_version_is_one_line(make, damage: str) -> None:
+    run = make(latency_ms=100)
+    header = run.header()
+    del header[damage]
+    Journal(run.folder / JOURNAL, header)
+    with pytest.raises(RunError, match="another version"):
+        Run.open(run.folder)
+
+
+def journal_of(run: Run, *trials) -> None:
+    journal = Journal(run.folder / JOURNAL, run.header())
+    for one in trials:
+        journal.append(one)
+
+
+def test_winner_and_baseline(make) -> None:
+    run = make(latency_ms=100)
+    journal_of(run)
+    with pytest.raises(RunError, match="no validated trial"):
+        run.winner()
+    journal_of(
+        run,
+        trial(0, "b16_11-21-21-21_0-0-0-0", 0.1, iterations=10),
+        trial(1, "b16_12-21-21-21_0-0-0-0", None, iterations=15),
+        trial(2, "b16_111-21-21-21_0-0-0-0", 0.3, iterations=20),
+    )
+    assert run.winner().trial_id == 2 and run.baseline() is None
+    longer = Journal(run.folder / "baseline" / JOURNAL, {})
+    for index, iterations in enumerate((10, 15, 20, 25)):
+        longer.append(trial(index, "b16_11-21-21-21_0-0-0-0", 0.1, iterations=iterations))
+    assert run.baseline().iterations == 20  # as long as the winner, no longer
+
+
+def test_a_report_never_lends_a_measurement_to_another_network(make) -> None:
+    run = make(latency_ms=100)
+    first = trial(0, "b16_11-21-21-21_0-0-0-0", 0.1, iterations=10)
+    journal_of(run, first)
+    from spnas_hw.export.bundle import write_bundle
+
+    metadata = {"code": first.code, "iterations": 10, "latency": {"clock": {"median_ms": 9.0}, "drift": 1.0}}
+    write_bundle(run.folder / "bundle", {}, metadata)
+    assert report(run)[1][-1]["measured_latency_ms"] == 9.0
+    journal_of(run, trial(1, "b16_111-21-21-21_0-0-0-0", 0.2, iterations=20))
+    (row,) = report(run)[1]
+    assert row["code"] == encode(decode("b16_111-21-21-21")) and row["measured_latency_ms"] is None
