@@ -23,9 +23,9 @@ def spnas_hw(*arguments: str, capture: bool = False) -> str:
     """Runs one command as a user would, showing it first; ends the demo when it fails."""
     print(f"\n$ spnas-hw {' '.join(arguments)}", flush=True)
     program = Path(sys.executable).with_name("spnas-hw")
-    done = subprocess.run(
-        [program, *arguments], cwd=HOME, text=True, stdout=subprocess.PIPE if capture else None
-    )
+    stdout = subprocess.PIPE if capture else None
+    wide = {**os.environ, "COLUMNS": os.environ.get("COLUMNS", "100")}
+    done = subprocess.run([program, *arguments], cwd=HOME, text=True, stdout=stdout, env=wide)
     if done.returncode:
         sys.exit(done.returncode)
     return done.stdout.strip().splitlines()[-1] if capture else ""
