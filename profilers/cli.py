@@ -35,7 +35,7 @@ def options(debug: Annotated[bool, typer.Option(help="Show the trace of an error
 @app.command()
 def measure(
     manifest: Annotated[Path, typer.Argument(help="manifest.json, or the folder that holds it")],
-    backend: Annotated[str, typer.Option(help=f"One of: {', '.join(BACKENDS)}")] = "ort-cpu",
+    backend: Annotated[str, typer.Option(help=f"One of: {', '.join(BACKENDS)}")] = "onnxruntime",
     out: Annotated[Path, typer.Option(help="The table is a folder in this one.")] = Path("latency_tables"),
     threads: Annotated[int | None, typer.Option(help="CPU threads, for backends that have them.")] = None,
 ) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from profilers.manifest import Manifest, Network, Workload
-from profilers.measurements import Measurement
-from profilers.stats import Slope, slope
+from profilers.manifest import Network, Workload
+from profilers.measurements import Timing
+from profilers.stats import LatencyStats, Slope, slope
 from profilers.table import Row
 
 _NEGLIGIBLE = 0.02  # of the largest network it is in: a cost below needs no closer look
@@ -48,26 +48,44 @@ def is_settled(workload: Workload, centres: Mapping[Network, tuple[float, float]
     return settled.slope.ci_ms <= target_ci * max(abs(settled.slope.slope_ms), _NEGLIGIBLE * settled.largest)
 
 
-def measured_costs(manifest: Manifest, networks: Mapping[Network, Measurement]) -> dict[str, Cost | str]:
-    """For each workload its cost, or the reason why it has none."""
-    centres = {network: measured.centre for network, measured in networks.items() if measured.centre}
-    return {
-        workload.key: cost(workload, centres) or _reason(workload, networks)
-        for workload in manifest.workloads
-    }
+def failure(workload: Workload, timings: Mapping[Network, Timing]) -> str:
+    """Why a workload has no cost: its first network that failed, was throttled throughout, or is missing."""
+    for probe in workload.probes:
+        timing = timings.get(probe.parts)
+        if timing is None or not timing.bursts:
+            return f"network {' + '.join(probe.parts)}: {_failure(timing)}"
+    return "not measured"
 
 
-def row(key: str, cost: Cost | str, networks: Mapping[Network, Measurement], reference_ms: float) -> Row:
-    """The row of the table, in ms."""
-    if isinstance(cost, str):
-        return Row(key, "failed", reason=cost)
+def _failure(timing: Timing | None) -> str:
+    if timing is not None and timing.reason is not None:
+        return timing.reason
+    if timing is not None and timing.throttled_bursts:
+        return f"all {timing.throttled_runs} runs were throttled: cool the device or raise its power limit"
+    return "not measured"
+
+
+def row(
+    workload: Workload,
+    cost: Cost,
+    timings: Mapping[Network, Timing],
+    stats: LatencyStats,
+    reference_ms: float,
+    rebuild_cv: float | None,
+) -> Row:
+    """The row of the table, in ms.
+
+    Args:
+        stats: of the network of the largest count, in units of the reference.
+        rebuild_cv: of the same; None where it was not built anew.
+    """
+    key, timing = workload.key, timings[cost.network]
     if cost.is_impossible:
         value, ci = cost.slope.slope_ms * reference_ms, cost.slope.ci_ms * reference_ms
         reason = f"the cost is negative, {value:.4f} +- {ci:.4f} ms: profile again on a quieter device"
         return Row(key, "failed", reason=reason)
-    measured = networks[cost.network]
-    stats = measured.stats
-    assert stats is not None  # a network with a cost has been measured
+    loaded = timing.loaded
+    assert loaded is not None  # a network with a cost has been loaded
     return Row(
         key,
         "ok",
@@ -80,13 +98,23 @@ def row(key: str, cost: Cost | str, networks: Mapping[Network, Measurement], ref
         p90_ms=stats.p90_ms * reference_ms,
         p99_ms=stats.p99_ms * reference_ms,
         coefficient_of_variation=stats.coefficient_of_variation,
-        memory_bytes=measured.memory_bytes,
+        throttled=timing.throttled_runs,
+        rebuild_cv=rebuild_cv,
+        build_s=round(loaded.build_s, 3),
+        weights_bytes=_weights_bytes(workload, timings),
+        activation_bytes=loaded.activation_bytes,
+        device_bytes=loaded.device_bytes,
+        energy_mj=timing.energy_mj,
+        note=loaded.note,
     )
 
 
-def _reason(workload: Workload, networks: Mapping[Network, Measurement]) -> str:
-    for probe in workload.probes:
-        measured = networks.get(probe.parts)
-        if measured is None or measured.reason is not None:
-            return f"network {' + '.join(probe.parts)}: {measured.reason if measured else 'not measured'}"
-    return "not measured"
+def _weights_bytes(workload: Workload, timings: Mapping[Network, Timing]) -> int | None:
+    """Weights of the workload itself, by the same arithmetic as its cost."""
+    loaded = [timings[probe.parts].loaded for probe in workload.probes]
+    sizes = [None if network is None else network.weights_bytes for network in loaded]
+    known = [float(size) for size in sizes if size is not None]
+    if len(known) < len(sizes):
+        return None
+    counts = [probe.count for probe in workload.probes]
+    return max(round(slope(counts, known, [0.0] * len(known)).slope_ms), 0)

@@ -18,21 +18,25 @@ beside foreign load (largest difference of a slope between the two times):
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from profilers.backends import Backend, Session
+from profilers.condition import throttled
 from profilers.errors import MeasurementFailed
+from profilers.measurements import Engine, Loaded, Measurements
 from profilers.reference import reference_network
-from profilers.stats import checked, median_ci
+from profilers.stats import burst_ms, checked
 
-Name = TypeVar("Name")
+Progress = Callable[[float, int], None]
+"""Told (networks done, networks in all); the first grows by fractions."""
 
-_NEIGHBOURS = 5  # reference bursts looked at on either side
+Centres = Mapping[Engine, tuple[float, float]]
+"""Latency in units of the reference and the half width of its confidence interval."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,15 @@ class Settings:
         warmup_ms: the reference runs this long before anything counts.
         burst_ms: length of a burst; slow networks run three times.
         min_rounds: rounds of every network.
-        max_rounds: no more than these, settled or not.
+        max_rounds: no more than these, settled or not, throttled or not.
         max_network_ms: after `min_rounds`, a network stops when it ran this long.
         target_ci: a cost is settled when its 95 % confidence interval is within this fraction of it.
         group_networks: networks open at a time.
         group_bytes: size of the models open at a time; one workload's networks are never parted.
         attempts: measurements of a workload whose cost comes out negative before it counts as failed.
+        rebuilt_rows: so many rows, spread over the range of costs, have their largest network built anew,
+        rebuilds: so many times, to see how much one build differs from the next.
+        energy_ms: where the device counts energy, the largest network of each row runs this long for it.
     """
 
     warmup_ms: float = 300.0
@@ -60,105 +67,104 @@ class Settings:
     group_networks: int = 64
     group_bytes: int = 1 << 29
     attempts: int = 3
+    rebuilt_rows: int = 6
+    rebuilds: int = 2
+    energy_ms: float = 500.0
 
 
-class Reference:
-    """The reference network on a backend, and every burst of it so far."""
+class Sitting:
+    """One device, woken up and warm, with the reference network running on it.
 
-    def __init__(self, backend: Backend, settings: Settings) -> None:
-        self.bursts_ms: list[float] = []
-        self._session = backend.load(reference_network())
+    Every burst that is not throttled goes to `measurements`; a reference burst that is throttled is left out,
+    but for the first.
+    """
+
+    def __init__(self, backend: Backend, measurements: Measurements, settings: Settings) -> None:
+        self.backend = backend
+        self.measurements = measurements
+        self.settings = settings
+        self._reference = backend.load(reference_network())
         # Half a burst is enough: ten of them are looked at together.
-        self._iterations = burst_iterations(self._session, settings.burst_ms / 2)
+        self._iterations = burst_iterations(self._reference, settings.burst_ms / 2)
         spent = 0.0
         while spent < settings.warmup_ms:
-            spent += float(checked(self._session.time_ms(self._iterations)).sum())
+            spent += float(checked(self._reference.time_ms(self._iterations)).sum())
+        self._last = backend.condition()
+        self._is_new = True
+        measurements.begin()
 
-    def burst(self) -> None:
-        """Time one burst, the first run of which only warms the caches."""
-        self.bursts_ms.append(burst_ms(self._session.time_ms(self._iterations + 1)[1:]))
+    def reference_burst(self) -> None:
+        """Time one burst of the reference."""
+        runs, is_throttled = self.burst(self._reference, self._iterations)
+        if self._is_new or not is_throttled:
+            self.measurements.add_reference(burst_ms(runs))
+        self._is_new = False
 
-    def local_ms(self, positions: Sequence[int]) -> NDArray[np.float64]:
-        """Latency of the reference around the gaps that follow its bursts of these numbers."""
-        bursts = np.array(self.bursts_ms)
-        near = np.asarray(positions)[:, None] + np.arange(1 - _NEIGHBOURS, 1 + _NEIGHBOURS)
-        exists = (near >= 0) & (near < bursts.size)
-        local = np.where(exists, bursts[np.clip(near, 0, bursts.size - 1)], np.nan)
-        return np.asarray(np.nanmedian(local, axis=1))
+    def burst(self, session: Session, iterations: int) -> tuple[NDArray[np.float64], bool]:
+        """Latencies of back-to-back runs, and whether the device was throttled meanwhile."""
+        # The first run finds the caches full of another network.
+        runs = checked(session.time_ms(iterations + 1)[1:])
+        before, self._last = self._last, self.backend.condition()
+        self.measurements.add_condition(self._last)
+        return runs, throttled(before, self._last)
 
     def close(self) -> None:
-        self._session.close()
+        self._reference.close()
 
 
-@dataclass
-class Timing:
-    """The bursts of one network; `positions[i]` is the reference burst right before burst i."""
+class Group:
+    """Engines open at the same time. One that fails keeps its reason and the others go on.
 
-    memory_bytes: int | None = None
-    reason: str | None = None  # why it failed
-    bursts: list[NDArray[np.float64]] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
+    Args:
+        load: makes the session of an engine when its first turn comes.
+    """
 
-    def centre(self, reference: Reference) -> tuple[float, float]:
-        """Latency in units of the reference, and the half width of its 95 % confidence interval."""
-        ratios = np.array([burst_ms(burst) for burst in self.bursts]) / reference.local_ms(self.positions)
-        return float(np.median(ratios)), median_ci(ratios)
-
-    def samples(self, reference: Reference) -> NDArray[np.float64]:
-        """Every run in units of the local reference."""
-        pairs = zip(self.bursts, reference.local_ms(self.positions), strict=True)
-        return np.concatenate([burst / local for burst, local in pairs])
-
-
-class Group(Generic[Name]):
-    """Networks open at the same time. A network that fails keeps its reason and the others go on."""
-
-    def __init__(self, reference: Reference, settings: Settings) -> None:
-        self.reference = reference
-        self.settings = settings
-        self.timings: dict[Name, Timing] = {}
-        self._sessions: dict[Name, Session] = {}
-        self._iterations: dict[Name, int] = {}
-
-    def open(self, name: Name, load: Callable[[], Session]) -> None:
-        """Load a network and run it a few times."""
-        timing = self.timings[name] = Timing()
-        try:
-            session = self._sessions[name] = load()
-            self._iterations[name] = burst_iterations(session, self.settings.burst_ms)
-            timing.memory_bytes = session.memory_bytes
-        except MeasurementFailed as error:
-            self._fail(name, error)
+    def __init__(self, sitting: Sitting, load: Callable[[Engine], Session]) -> None:
+        self._sitting = sitting
+        self._settings = sitting.settings
+        self._measurements = sitting.measurements
+        self._load = load
+        self._sessions: dict[Engine, Session] = {}
+        self._iterations: dict[Engine, int] = {}
 
     def measure(
         self,
-        is_settled: Callable[[Name, Mapping[Name, tuple[float, float]]], bool],
+        engines: Collection[Engine],
+        is_settled: Callable[[Engine, Centres], bool],
         progress: Callable[[float], None] = lambda part: None,
     ) -> None:
-        """Rounds until every network is settled or has used up its time.
+        """Rounds until every engine is settled or has used up its time; goes on from what was measured.
 
         Args:
-            is_settled: told a network and the `Timing.centre` of all so far, says whether it needs no more.
-            progress: told how much of the rounds is done, 0 to 1.
+            is_settled: told an engine and what is known of all, says whether it needs no more rounds.
+            progress: told how much is done, 0 to 1.
         """
-        running = list(self._sessions)
-        for done in range(self.settings.max_rounds):
-            if done:
-                self.reference.burst()
-                progress(done / self.settings.max_rounds)
-            if done >= self.settings.min_rounds:
-                centres = {name: self.timings[name].centre(self.reference) for name in self._sessions}
-                running = [
-                    name for name in running if not (self._is_spent(name) or is_settled(name, centres))
-                ]
-            for name in running:
-                self.reference.burst()
-                self._burst(name)
-            running = [name for name in running if name in self._sessions]
+        running = list(engines)
+        while True:
+            centres = {e: centre for e in engines if (centre := self._measurements.centre(e))}
+            running = [engine for engine in running if not self._is_finished(engine, centres, is_settled)]
+            progress(1 - sum(self._part_left(engine) for engine in running) / len(engines))
             if not running:
                 break
-        self.reference.burst()
-        progress(1.0)
+            for engine in running:
+                self._turn(engine)
+        self._sitting.reference_burst()
+
+    def measure_energy(self, engines: Collection[Engine]) -> None:
+        """Energy of one run of each, where the device has a counter."""
+        backend, length_ms = self._sitting.backend, self._settings.energy_ms
+        if length_ms <= 0 or backend.condition().energy_mj is None:
+            return
+        for engine in engines:
+            timing = self._measurements.timing(engine)
+            if timing.energy_mj is None and timing.bursts:
+                session = self._session(engine)
+                runs = math.ceil(length_ms / float(np.median(np.concatenate(timing.bursts))))
+                before = backend.condition().energy_mj
+                session.time_ms(runs)
+                after = backend.condition().energy_mj
+                if before is not None and after is not None and after > before:
+                    self._measurements.add_energy(engine, (after - before) / runs)
 
     def close(self) -> None:
         """Close every session."""
@@ -166,29 +172,53 @@ class Group(Generic[Name]):
             session.close()
         self._sessions.clear()
 
-    def _burst(self, name: Name) -> None:
-        timing = self.timings[name]
+    def _turn(self, engine: Engine) -> None:
         try:
-            # The first run finds the caches full of another network.
-            runs = checked(self._sessions[name].time_ms(self._iterations[name] + 1)[1:])
+            session = self._session(engine)
+            self._sitting.reference_burst()
+            runs, is_throttled = self._sitting.burst(session, self._iterations[engine])
         except MeasurementFailed as error:
-            self._fail(name, error)
+            self._measurements.add_failed(engine, str(error))
+            if engine in self._sessions:
+                self._sessions.pop(engine).close()
             return
-        timing.bursts.append(runs)
-        timing.positions.append(len(self.reference.bursts_ms) - 1)
+        if is_throttled:
+            self._measurements.add_throttled(engine, runs.size)
+        else:
+            self._measurements.add_burst(engine, runs)
 
-    def _is_spent(self, name: Name) -> bool:
-        return sum(float(burst.sum()) for burst in self.timings[name].bursts) > self.settings.max_network_ms
+    def _session(self, engine: Engine) -> Session:
+        if engine in self._sessions:
+            return self._sessions[engine]
+        before = self._sitting.backend.condition().used_bytes
+        start = time.perf_counter()
+        try:
+            session = self._load(engine)
+        except MeasurementFailed:
+            if not self._sessions:
+                raise
+            self.close()  # the others may have left too little memory; they come back at their turn
+            session = self._load(engine)
+        build_s = time.perf_counter() - start
+        self._sessions[engine] = session
+        self._iterations[engine] = burst_iterations(session, self._settings.burst_ms)
+        after = self._sitting.backend.condition().used_bytes
+        grown = None if before is None or after is None else max(after - before, 0) or None
+        loaded = Loaded(build_s, session.weights_bytes, session.activation_bytes, grown, session.note)
+        self._measurements.add_loaded(engine, loaded)
+        return session
 
-    def _fail(self, name: Name, error: MeasurementFailed) -> None:
-        self.timings[name].reason = str(error)
-        if name in self._sessions:
-            self._sessions.pop(name).close()
+    def _is_finished(
+        self, engine: Engine, centres: Centres, is_settled: Callable[[Engine, Centres], bool]
+    ) -> bool:
+        timing, settings = self._measurements.timing(engine), self._settings
+        if timing.reason is not None or timing.rounds >= settings.max_rounds:
+            return True
+        enough = len(timing.bursts) >= settings.min_rounds
+        return enough and (timing.spent_ms > settings.max_network_ms or is_settled(engine, centres))
 
-
-def burst_ms(runs_ms: NDArray[np.float64]) -> float:
-    """The value of a burst: its lower quartile."""
-    return float(np.percentile(checked(runs_ms), 25))
+    def _part_left(self, engine: Engine) -> float:
+        return 1 - self._measurements.timing(engine).rounds / self._settings.max_rounds
 
 
 def burst_iterations(session: Session, length_ms: float) -> int:

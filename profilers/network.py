@@ -6,6 +6,7 @@ anew (a residual block, `x` to `x`) calls its output `x.out`: the ending `.out` 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,15 @@ def signature(model: onnx.ModelProto, label: str = "model") -> Signature:
         inputs=tuple(_tensor(value, label) for value in model.graph.input if value.name not in weights),
         outputs=tuple(_tensor(value, label) for value in model.graph.output),
     )
+
+
+def weights_bytes(model: onnx.ModelProto) -> int:
+    """Size of all initializers as they lie in memory."""
+    sizes = (
+        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
+    )
+    return sum(sizes)
 
 
 def bind(signatures: Sequence[Signature], labels: Sequence[str]) -> Binding:

@@ -19,6 +19,7 @@ class GpuDevice:
     memory_bytes: int
     compute_capability: str  # "7.0"
     driver_version: str
+    uuid: str | None = None  # never written to a file
 
 
 def devices() -> list[GpuDevice]:

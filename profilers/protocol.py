@@ -1,83 +1,25 @@
-"""How a manifest becomes a latency table, and how one whole network is timed."""
+"""How a manifest becomes a latency table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from profilers.backends import Backend, Facts, Model, Session
-from profilers.costs import Cost, is_settled, measured_costs, row
+from profilers.backends import Backend, Facts, Session
+from profilers.condition import condition_facts
+from profilers.costs import Cost, cost, failure, is_settled, row
 from profilers.environment import machine_facts, package_version
-from profilers.errors import MeasurementFailed
-from profilers.interleaving import Group, Reference, Settings, Timing
-from profilers.manifest import Manifest, Network
-from profilers.measurements import Measurement, Measurements
+from profilers.errors import InvalidTable, TableMismatch
+from profilers.interleaving import Centres, Group, Progress, Settings, Sitting
+from profilers.manifest import Manifest, Network, Workload
+from profilers.measurements import Engine, Measurements
 from profilers.stats import LatencyStats
-from profilers.table import LatencyTable, Provenance, table_name
-
-Progress = Callable[[float, int], None]
-"""Told (networks done, networks in all); the first grows by fractions within a group."""
-
-
-@dataclass(frozen=True)
-class ModelLatency:
-    """Latency of one whole network.
-
-    `raw` is what the clock said. `normalised`, `latency_ms` and `latency_ci_ms` are at the speed the device
-    had when `reference_ms` was measured; `latency_ms` is reckoned as the costs in a table are, to compare.
-    """
-
-    raw: LatencyStats
-    normalised: LatencyStats
-    latency_ms: float
-    latency_ci_ms: float
-    reference_ms: float
-    drift: float  # reference network now / reference_ms; 1.02: the device is 2 % slower than then
-    memory_bytes: int | None
-
-
-def measure_model(
-    backend: Backend, model: Model, *, reference_ms: float | None = None, settings: Settings | None = None
-) -> ModelLatency:
-    """Time one model beside the reference network.
-
-    Args:
-        backend: entered.
-        reference_ms: latency of the reference network to normalise to, as in the provenance of a table; None:
-            as it is during this measurement.
-
-    Raises:
-        MeasurementFailed: the model does not load or run.
-    """
-    settings = settings or Settings()
-    reference = Reference(backend, settings)
-    group: Group[str] = Group(reference, settings)
-    try:
-        group.open("model", partial(backend.load, model))
-        group.measure(lambda name, centres: centres[name][1] <= settings.target_ci * centres[name][0])
-    finally:
-        group.close()
-        reference.close()
-    timing = group.timings["model"]
-    if timing.reason is not None:
-        raise MeasurementFailed(timing.reason)
-    now_ms = float(np.median(reference.bursts_ms))
-    anchor_ms = now_ms if reference_ms is None else reference_ms
-    latency, ci = timing.centre(reference)
-    return ModelLatency(
-        raw=LatencyStats.from_samples(np.concatenate(timing.bursts)),
-        normalised=LatencyStats.from_samples(timing.samples(reference) * anchor_ms),
-        latency_ms=latency * anchor_ms,
-        latency_ci_ms=ci * anchor_ms,
-        reference_ms=anchor_ms,
-        drift=now_ms / anchor_ms,
-        memory_bytes=timing.memory_bytes,
-    )
+from profilers.table import LatencyTable, Provenance, Row, table_name
 
 
 def measure_manifest(
@@ -86,96 +28,162 @@ def measure_manifest(
     out: Path,
     *,
     settings: Settings | None = None,
+    again: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Path:
     """Measure every workload; write the table to `out / <name of the table>` and return that folder.
 
-    Until the table is there, what was measured is kept in `out / <name>.measurements.jsonl`, and calling
+    A table of the same manifest, backend and versions that lies there already is returned as it is, unless
+    `again`. Until the table is there, every burst is kept in `out / <name>.measurements.jsonl`, and calling
     again goes on from it. A network that fails makes its workloads failed rows. A cost that is negative
-    beyond its confidence interval is measured again, `settings.attempts` times in all, and is then a failed
-    row.
+    beyond its confidence interval is measured again, `settings.attempts` times in all, and then fails.
 
     Args:
         backend: entered.
 
     Raises:
+        TableMismatch: the folder of the table holds one of another search space.
         InvalidTable: there are measurements of another manifest, backend or settings.
         MeasurementFailed: the reference network itself does not run.
     """
     settings = settings or Settings()
     facts = backend.describe()
-    name = _name(manifest, facts)
+    folder = out / _name(manifest, facts)
+    if _is_measured(folder, manifest, facts) and not again:
+        return folder
     subject = {"manifest_sha256": manifest.sha256, "backend": facts, "settings": asdict(settings)}
-    measurements = Measurements(out / f"{name}.measurements.jsonl", subject)
-    profiling = _Profiling(manifest, backend, measurements, settings, progress)
-    pending = set(manifest.networks()) - set(measurements.networks)
-    costs: dict[str, Cost | str] = {}
-    for _ in range(settings.attempts):
-        profiling.measure(pending)
-        costs = measured_costs(manifest, measurements.networks)
-        impossible = {key for key, cost in costs.items() if isinstance(cost, Cost) and cost.is_impossible}
-        workloads = [workload for workload in manifest.workloads if workload.key in impossible]
-        pending = {probe.parts for workload in workloads for probe in workload.probes}
-        if not pending:
-            break
-    reference_ms = measurements.reference_ms
-    rows = tuple(row(key, cost, measurements.networks, reference_ms) for key, cost in costs.items())
-    LatencyTable(_provenance(manifest, facts, reference_ms), rows).write(out / name)
-    measurements.remove()
-    return out / name
+    measurements = Measurements(out / f"{folder.name}.measurements.jsonl", subject)
+    try:
+        profiling = _Profiling(manifest, backend, measurements, settings, progress)
+        rows = profiling.rows()
+        reference_ms = measurements.median_reference_ms()
+        provenance = _provenance(manifest, facts, reference_ms, measurements)
+        LatencyTable(provenance, rows).write(folder)
+        measurements.remove()
+    finally:
+        measurements.close()
+    return folder
 
 
-@dataclass(frozen=True)
 class _Profiling:
-    """The networks of one manifest on one backend."""
+    """The networks of one manifest on one backend, by their numbers."""
 
-    manifest: Manifest
-    backend: Backend
-    measurements: Measurements
-    settings: Settings
-    progress: Progress
+    def __init__(
+        self,
+        manifest: Manifest,
+        backend: Backend,
+        measurements: Measurements,
+        settings: Settings,
+        progress: Progress,
+    ) -> None:
+        self.manifest = manifest
+        self.backend = backend
+        self.measurements = measurements
+        self.settings = settings
+        self.progress = progress
+        self.networks = manifest.networks()
+        self.number = {network: number for number, network in enumerate(self.networks)}
+        self.users: dict[Network, list[Workload]] = {network: [] for network in self.networks}
+        for workload in manifest.workloads:
+            for network in dict.fromkeys(probe.parts for probe in workload.probes):
+                self.users[network].append(workload)
+        self.known: dict[Network, tuple[float, float]] = {}  # centres of all groups but the present one
 
-    def measure(self, pending: set[Network]) -> None:
-        """Measure these networks group by group; a group that is complete is kept."""
-        total = len(self.manifest.networks())
-        done = total - len(pending)
-        self.progress(done, total)
-        if not pending:
-            return
-        reference = Reference(self.backend, self.settings)
+    def rows(self) -> tuple[Row, ...]:
+        """Measure what is not measured yet, and make the rows of the table."""
+        sitting = Sitting(self.backend, self.measurements, self.settings)
         try:
-            for networks in network_groups(self.manifest, pending, self.settings):
-                start = len(reference.bursts_ms)
-                measured = self._measure_group(networks, reference, done)
-                self.measurements.add(reference.bursts_ms[start:], measured)
-                done += len(networks)
+            costs: dict[str, Cost | None] = {}
+            pending = set(self.networks)
+            for attempt in range(self.settings.attempts):
+                self._measure(pending, sitting)
+                costs = {workload.key: cost(workload, self.known) for workload in self.manifest.workloads}
+                pending = self._impossible(costs)
+                if not pending or attempt + 1 == self.settings.attempts:
+                    break
+                self.measurements.forget((self.number[network], 0) for network in pending)
+            rebuild_cv = self._rebuild(costs, sitting)
         finally:
-            reference.close()
+            sitting.close()
+        return tuple(
+            self._row(workload, costs[workload.key], rebuild_cv) for workload in self.manifest.workloads
+        )
 
-    def _measure_group(self, networks: list[Network], reference: Reference, done: int) -> list[Measurement]:
-        group: Group[Network] = Group(reference, self.settings)
-        total = len(self.manifest.networks())
-        try:
-            for network in networks:
-                group.open(network, partial(self._load, network))
-            group.measure(
-                partial(self._is_settled, set(networks)),
-                lambda part: self.progress(done + part * len(networks), total),
-            )
-        finally:
-            group.close()
-        return [_measurement(network, group.timings[network], reference) for network in networks]
+    def _measure(self, pending: set[Network], sitting: Sitting) -> None:
+        done = len(self.networks) - len(pending)
+        energy_of = {max(w.probes, key=lambda probe: probe.count).parts for w in self.manifest.workloads}
+        self.progress(done, len(self.networks))
+        for networks in network_groups(self.manifest, pending, self.settings):
+            group = Group(sitting, self._load)
+            engines = [(self.number[network], 0) for network in networks]
+            count = len(networks)
+            try:
+                group.measure(engines, self._is_settled, partial(self._tell, done, count))
+                group.measure_energy([(self.number[n], 0) for n in networks if n in energy_of])
+            finally:
+                group.close()
+            self._learn(engines)
+            done += count
 
-    def _load(self, network: Network) -> Session:
-        return self.backend.load(self.manifest.load_network(network))
+    def _tell(self, done: int, count: int, part: float) -> None:
+        self.progress(done + part * count, len(self.networks))
 
-    def _is_settled(
-        self, group: set[Network], network: Network, centres: Mapping[Network, tuple[float, float]]
-    ) -> bool:
+    def _rebuild(self, costs: Mapping[str, Cost | None], sitting: Sitting) -> dict[Network, float]:
+        """Coefficient of variation over builds of the largest networks of a sample of rows."""
+        found = sorted(
+            (cost for cost in costs.values() if cost and not cost.is_impossible),
+            key=lambda cost: cost.slope.slope_ms,
+        )
+        count = min(self.settings.rebuilt_rows, len(found)) if self.settings.rebuilds else 0
+        chosen = [found[i] for i in np.linspace(0, len(found) - 1, count).round().astype(int)]
+        networks = list(dict.fromkeys(cost.network for cost in chosen))
+        variation: dict[Network, float] = {}
+        for network in networks:
+            number = self.number[network]
+            builds = [(number, 1 + build) for build in range(self.settings.rebuilds)]
+            group = Group(sitting, self._load)
+            try:
+                group.measure(builds, lambda engine, centres: True)
+            finally:
+                group.close()
+            centres = [self.measurements.centre(engine) for engine in ((number, 0), *builds)]
+            latencies = np.array([centre[0] for centre in centres if centre])
+            if latencies.size > 1:
+                variation[network] = float(latencies.std(ddof=1) / latencies.mean())
+        return variation
+
+    def _row(self, workload: Workload, cost: Cost | None, rebuild_cv: Mapping[Network, float]) -> Row:
+        timings = {network: self.measurements.timing((number, 0)) for network, number in self.number.items()}
+        if cost is None:
+            return Row(workload.key, "failed", reason=failure(workload, timings))
+        stats = LatencyStats.from_samples(self.measurements.samples((self.number[cost.network], 0)))
+        reference_ms = self.measurements.median_reference_ms()
+        return row(workload, cost, timings, stats, reference_ms, rebuild_cv.get(cost.network))
+
+    def _impossible(self, costs: Mapping[str, Cost | None]) -> set[Network]:
+        """Networks of the workloads whose cost cannot be."""
+        return {
+            probe.parts
+            for workload in self.manifest.workloads
+            if (found := costs[workload.key]) and found.is_impossible
+            for probe in workload.probes
+        }
+
+    def _learn(self, engines: Sequence[Engine]) -> None:
+        for engine in engines:
+            centre = self.measurements.centre(engine)
+            if centre is None:
+                self.known.pop(self.networks[engine[0]], None)
+            else:
+                self.known[self.networks[engine[0]]] = centre
+
+    def _load(self, engine: Engine) -> Session:
+        return self.backend.load(self.manifest.load_network(self.networks[engine[0]]))
+
+    def _is_settled(self, engine: Engine, centres: Centres) -> bool:
         """Whether every workload that this network serves is precise enough, with what is known so far."""
-        known = {n: m.centre for n, m in self.measurements.networks.items() if m.centre and n not in group}
-        known |= centres
-        users = (w for w in self.manifest.workloads if any(probe.parts == network for probe in w.probes))
+        known = self.known | {self.networks[number]: centre for (number, _), centre in centres.items()}
+        users = self.users[self.networks[engine[0]]]
         return all(is_settled(workload, known, self.settings.target_ci) for workload in users)
 
 
@@ -202,21 +210,44 @@ def network_groups(manifest: Manifest, pending: set[Network], settings: Settings
         yield list(group)
 
 
-def _measurement(network: Network, timing: Timing, reference: Reference) -> Measurement:
-    if timing.reason is not None:
-        return Measurement(network, reason=timing.reason)
-    stats = LatencyStats.from_samples(timing.samples(reference))
-    return Measurement(network, *timing.centre(reference), stats, timing.memory_bytes)
-
-
 def _name(manifest: Manifest, facts: Facts) -> str:
-    size = (manifest.batch, manifest.input_height, manifest.input_width)
-    return table_name(str(facts["device"]), str(facts["runtime"]), manifest.precision, *size)
-
-
-def _provenance(manifest: Manifest, facts: Facts, reference_ms: float) -> Provenance:
-    own = ("device", "runtime", "runtime_version", "threads")
     threads = facts["threads"]
+    return table_name(
+        str(facts["device"]),
+        str(facts["runtime"]),
+        manifest.precision,
+        manifest.batch,
+        manifest.input_height,
+        manifest.input_width,
+        threads=None if threads is None else int(threads),
+    )
+
+
+def _is_measured(folder: Path, manifest: Manifest, facts: Facts) -> bool:
+    """Whether the folder holds a table of the same subject.
+
+    Raises TableMismatch: it holds a table of another search space.
+    """
+    try:
+        found = LatencyTable.read(folder).provenance
+    except InvalidTable:
+        return False  # none, or one that nobody can use
+    if found.space_hash != manifest.space_hash:
+        raise TableMismatch(f"{folder} holds the table of another search space: choose another folder")
+    same = {key: facts[key] for key in _OWN_FACTS} == {key: getattr(found, key) for key in _OWN_FACTS}
+    others = {key: value for key, value in facts.items() if key not in _OWN_FACTS}
+    return same and found.manifest_sha256 == manifest.sha256 and others.items() <= found.environment.items()
+
+
+_OWN_FACTS = ("device", "runtime", "runtime_version", "threads")
+"""Facts of a backend that have a field of their own in the provenance."""
+
+
+def _provenance(
+    manifest: Manifest, facts: Facts, reference_ms: float, measurements: Measurements
+) -> Provenance:
+    threads = facts["threads"]
+    others = {key: value for key, value in facts.items() if key not in _OWN_FACTS}
     return Provenance(
         device=str(facts["device"]),
         runtime=str(facts["runtime"]),
@@ -231,5 +262,5 @@ def _provenance(manifest: Manifest, facts: Facts, reference_ms: float) -> Proven
         space_hash=manifest.space_hash,
         manifest_sha256=manifest.sha256,
         tool_version=package_version("spnas-hw") or "unknown",
-        environment=machine_facts() | {key: value for key, value in facts.items() if key not in own},
+        environment=machine_facts() | others | condition_facts(measurements.conditions),
     )

@@ -97,6 +97,11 @@ def median_ci(samples: ArrayLike) -> float:
     return float(ordered[high] - ordered[low]) / 2
 
 
+def burst_ms(runs_ms: NDArray[np.float64]) -> float:
+    """The value of a burst: its lower quartile."""
+    return float(np.percentile(checked(runs_ms), 25))
+
+
 def checked(samples_ms: ArrayLike) -> NDArray[np.float64]:
     """The samples as an array. Raises MeasurementFailed: none, or one not positive and finite."""
     samples = np.asarray(samples_ms, dtype=np.float64)

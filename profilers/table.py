@@ -42,8 +42,16 @@ class Row:
     p90_ms: float | None = None
     p99_ms: float | None = None
     coefficient_of_variation: float | None = None
-    memory_bytes: int | None = None
-    energy_mj: float | None = None
+    throttled: int | None = None  # runs left out because the device was throttled
+    rebuild_cv: float | None = (
+        None  # coefficient of variation of the same network over builds; a sample of rows
+    )
+    build_s: float | None = None
+    weights_bytes: int | None = None
+    activation_bytes: int | None = None
+    device_bytes: int | None = None  # growth of the device's used memory when it was loaded, by its driver
+    energy_mj: float | None = None  # of one run
+    note: str | None = None
     reason: str | None = None
 
     def __post_init__(self) -> None:
@@ -57,8 +65,8 @@ class Row:
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
-_TEXT = ("key", "status", "reason")
-_WHOLE = ("samples", "memory_bytes")
+_TEXT = ("key", "status", "note", "reason")
+_WHOLE = ("samples", "throttled", "weights_bytes", "activation_bytes", "device_bytes")
 
 
 class Provenance(BaseModel):
@@ -75,6 +83,7 @@ class Provenance(BaseModel):
     input_height: int = Field(ge=1)
     input_width: int = Field(ge=1)
     threads: int | None
+    estimated: bool = False  # reckoned from data sheets: nothing in the table was measured
     reference_ms: float = Field(gt=0, allow_inf_nan=False)  # median latency of `profilers.reference`
     date: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")  # UTC
     space_hash: str
@@ -115,7 +124,8 @@ class LatencyTable:
     def name(self) -> str:
         """Folder name: device-runtime-precision-b<batch>-<height>x<width>."""
         p = self.provenance
-        return table_name(p.device, p.runtime, p.precision, p.batch, p.input_height, p.input_width)
+        size = (p.batch, p.input_height, p.input_width)
+        return table_name(p.device, p.runtime, p.precision, *size, threads=p.threads)
 
     def write(self, folder: Path) -> None:
         """Write the folder, replacing an older table there; a reader sees the old one or the new one."""
@@ -142,9 +152,15 @@ class LatencyTable:
         return cls(provenance, _rows_from_csv(table, f"{folder.name}/table.csv"))
 
 
-def table_name(device: str, runtime: str, precision: str, batch: int, height: int, width: int) -> str:
-    """`<device>-<runtime>-<precision>-b<batch>-<height>x<width>`, lower-case, words joined by dashes."""
-    text = re.sub(r"\((r|tm|c)\)", " ", f"{device} {runtime} {precision}".lower())
+def table_name(
+    device: str, runtime: str, precision: str, batch: int, height: int, width: int, threads: int | None = None
+) -> str:
+    """`<device>-<runtime>-<precision>-b<batch>-<height>x<width>`, lower-case, words joined by dashes.
+
+    More than one CPU thread belongs to the runtime: `onnxruntime-4-threads`.
+    """
+    several = f"{threads} threads" if threads is not None and threads > 1 else ""
+    text = re.sub(r"\((r|tm|c)\)", " ", f"{device} {runtime} {several} {precision}".lower())
     return re.sub(r"[^a-z0-9]+", "-", text).strip("-") + f"-b{batch}-{height}x{width}"
 
 

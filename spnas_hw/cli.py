@@ -112,7 +112,7 @@ def arch(
 def profile(
     config: Config = "demo",
     gpu: Annotated[str | None, typer.Option(help="A word of the GPU's name, e.g. V100.")] = None,
-    backend: Annotated[str, typer.Option(help="Runtime to measure with.")] = "ort-cpu",
+    backend: Annotated[str, typer.Option(help="Runtime to measure with.")] = "onnxruntime",
     threads: Threads = 1,
     workloads: Annotated[
         Path | None, typer.Option(help="Folder of the ONNX workloads. Default: build/workloads/CONFIG.")
@@ -142,7 +142,7 @@ def profile(
     with console.bar(stderr, "exporting workloads") as progress:
         profile_step.ensure_manifest(loaded, folder)
         progress(1, 1)
-    chosen = backend_by_name(backend, **({"threads": threads} if backend == "ort-cpu" else {}))
+    chosen = backend_by_name(backend, **({"threads": threads} if backend == "onnxruntime" else {}))
     with _resumable("the same command"), console.bar(stderr, "measuring networks") as progress:
         table = profile_step.profile(loaded, chosen, folder, out, progress)
     stdout.print(console.table_summary(LatencyTable.read(table), table))
@@ -259,7 +259,7 @@ def benchmark(
     from profilers.backends import backend_by_name
     from spnas_hw.pipeline import export as export_step
 
-    found = export_step.benchmark(bundle, backend_by_name("ort-cpu", threads=threads))
+    found = export_step.benchmark(bundle, backend_by_name("onnxruntime", threads=threads))
     if as_json:
         _print_json(asdict(found))
     else:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from profilers.condition import Condition
 from profilers.errors import BackendUnavailable
 
 Model: TypeAlias = onnx.ModelProto | bytes | Path
@@ -28,8 +29,16 @@ class Session(Protocol):
     """One loaded model. Its inputs hold fixed random numbers until `run` is given others."""
 
     @property
-    def memory_bytes(self) -> int | None:
-        """Device memory the loaded model holds, bytes; None where the runtime does not tell."""
+    def weights_bytes(self) -> int | None:
+        """Memory of the weights, bytes; None where the runtime does not tell."""
+
+    @property
+    def activation_bytes(self) -> int | None:
+        """Memory a run needs besides, bytes: activations and scratch; None where nobody tells."""
+
+    @property
+    def note(self) -> str | None:
+        """What the reader of a row should know, e.g. that no CUDA graph could be made of it."""
 
     def time_ms(self, iterations: int) -> NDArray[np.float64]:
         """Latencies of `iterations` back-to-back runs, ms, in order; less those the clock failed on.
@@ -64,14 +73,21 @@ class Backend(Protocol):
         """Load (for some runtimes: build) a model. Raises MeasurementFailed with the runtime's reason."""
 
     def describe(self) -> Facts:
-        """At least `device`, `runtime`, `runtime_version`, `threads`; only inside the `with` block."""
+        """At least `device`, `runtime`, `runtime_version`, `threads`; only inside the `with` block.
+
+        What is here decides whether a table is of the same subject: only facts that stay the same from one
+        process to the next.
+        """
+
+    def condition(self) -> Condition:
+        """State of the device now, cheap enough to be asked after every burst; only inside `with`."""
 
 
 BACKENDS: dict[str, str] = {
-    "ort-cpu": "profilers.backends.ort:OrtCpuBackend",
+    "onnxruntime": "profilers.backends.ort:OrtCpuBackend",
     "fake": "profilers.backends.fake:FakeBackend",
 }
-"""Name -> module:class. The module must not import its runtime at the top."""
+"""Name, as in `--runtime`, -> module:class. The module must not import its runtime at the top."""
 
 
 def backend_by_name(name: str, **options: Any) -> Backend:
@@ -81,13 +97,13 @@ def backend_by_name(name: str, **options: Any) -> Backend:
         BackendUnavailable: no such backend, or one that does not take such an option.
     """
     if name not in BACKENDS:
-        raise BackendUnavailable(f"no backend {name!r}: choose one of {', '.join(BACKENDS)}")
+        raise BackendUnavailable(f"no runtime {name!r}: choose one of {', '.join(BACKENDS)}")
     module, _, attribute = BACKENDS[name].partition(":")
     backend = getattr(import_module(module), attribute)
     known = inspect.signature(backend).parameters
     if unknown := [option for option in options if option not in known]:
         raise BackendUnavailable(
-            f"backend {name!r} takes {', '.join(known) or 'no options'}, not {unknown[0]!r}"
+            f"runtime {name!r} takes {', '.join(known) or 'no options'}, not {unknown[0]!r}"
         )
     return cast(Backend, backend(**options))
 

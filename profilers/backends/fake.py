@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profilers.backends import Array, Facts, Model, model_from
+from profilers.condition import Condition
 from profilers.errors import MeasurementFailed
-from profilers.network import signature
+from profilers.network import signature, weights_bytes
 
 
 class FakeBackend:
@@ -28,6 +29,7 @@ class FakeBackend:
         noise: standard deviation of the logarithm of a latency; needs `rng`.
         rng: source of the noise.
         failing: patterns (as in `fnmatch`); a model with a node whose name or type matches one does not load.
+        throttling: condition of the device at a virtual time in ms; None: it tells nothing.
     """
 
     name = "fake"
@@ -41,6 +43,7 @@ class FakeBackend:
         noise: float = 0.0,
         rng: np.random.Generator | None = None,
         failing: Sequence[str] = (),
+        throttling: Callable[[float], Condition] | None = None,
     ) -> None:
         self.overhead_ms = overhead_ms
         self.node_ms = node_ms
@@ -49,6 +52,7 @@ class FakeBackend:
         self.noise = noise
         self.rng = rng
         self.failing = tuple(failing)
+        self.throttling = throttling
         self.now_ms = 0.0
         self.loaded = 0
 
@@ -69,10 +73,13 @@ class FakeBackend:
         self.loaded += 1
         elements = sum(math.prod(tensor.dims) for tensor in graph.graph.initializer)
         cost = self.overhead_ms + self.node_ms * len(graph.graph.node) + self.ms_per_element * elements
-        return FakeSession(self, graph, cost, memory_bytes=4 * elements)
+        return FakeSession(self, graph, cost)
 
     def describe(self) -> Facts:
         return {"device": "fake device", "runtime": "fake", "runtime_version": "1", "threads": 1}
+
+    def condition(self) -> Condition:
+        return Condition() if self.throttling is None else self.throttling(self.now_ms)
 
     def run_ms(self, cost_ms: float) -> float:
         """Latency of one run now; virtual time passes."""
@@ -88,10 +95,14 @@ class FakeBackend:
 class FakeSession:
     """One model on the fake device; its outputs are zeros."""
 
-    def __init__(self, backend: FakeBackend, model: Model, cost_ms: float, memory_bytes: int) -> None:
-        self.memory_bytes: int | None = memory_bytes
+    activation_bytes: int | None = None
+    note: str | None = None
+
+    def __init__(self, backend: FakeBackend, model: Model, cost_ms: float) -> None:
+        graph = model_from(model)
+        self.weights_bytes: int | None = weights_bytes(graph)
         self._backend = backend
-        self._signature = signature(model_from(model))
+        self._signature = signature(graph)
         self._cost_ms = cost_ms
         self._closed = False
 

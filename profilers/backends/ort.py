@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profilers.backends import Array, Facts, Model, bytes_from, model_from
+from profilers.condition import Condition
 from profilers.environment import cpu_name
 from profilers.errors import BackendUnavailable, MeasurementFailed
-from profilers.network import random_inputs, signature
+from profilers.network import random_inputs, signature, weights_bytes
 
 
 class OrtCpuBackend:
@@ -23,7 +24,7 @@ class OrtCpuBackend:
         threads: threads within one operator; operators run one after another.
     """
 
-    name = "ort-cpu"
+    name = "onnxruntime"
 
     def __init__(self, threads: int = 1) -> None:
         self.threads = threads
@@ -72,22 +73,28 @@ class OrtCpuBackend:
             "clock": clock_for(self.threads)[0],
         }
 
+    def condition(self) -> Condition:
+        return Condition()
+
     def _entered(self) -> Any:
         if self._ort is None:
-            raise BackendUnavailable("the ort-cpu backend is used inside 'with' only")
+            raise BackendUnavailable("the onnxruntime backend is used inside 'with' only")
         return self._ort
 
 
 class OrtSession:
     """One model in ONNX Runtime, its inputs and outputs bound to fixed memory."""
 
-    memory_bytes: int | None = None  # the CPU arena is shared by all sessions; no figure for one of them
+    activation_bytes: int | None = None  # the CPU arena is shared by all sessions; no figure for one of them
+    note: str | None = None
 
     def __init__(self, ort: Any, session: Any, model: Model, clock: Callable[[], int]) -> None:
         self._clock = clock
         self._session = session
         self._binding = session.io_binding()
-        self._signature = signature(model_from(model))
+        graph = model_from(model)
+        self.weights_bytes: int | None = weights_bytes(graph)
+        self._signature = signature(graph)
         for name, array in random_inputs(self._signature.inputs, np.random.default_rng(0)).items():
             self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
         for tensor in self._signature.outputs:

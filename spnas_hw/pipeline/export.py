@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from profilers.backends import Backend, Facts, backend_by_name
-from profilers.protocol import ModelLatency, measure_model
+from profilers.whole import ModelLatency, measure_model
 from spnas_hw import __version__
 from spnas_hw.cost.constraints import Budget
 from spnas_hw.errors import ExportError, RunError
@@ -56,7 +56,7 @@ def export_run(run: Run, baseline: bool, out: Path | None, compute_capability: s
         raise RunError(f"{run.folder} has no trained baseline: search with --baseline")
     home = run.folder / "baseline" if baseline else run.folder
     weights = home / f"{trial.trial_id:04d}" if baseline else home / "trials" / f"{trial.trial_id:04d}"
-    backend = backend_by_name("ort-cpu", threads=run.table.provenance.threads or 1)
+    backend = backend_by_name("onnxruntime", threads=run.table.provenance.threads or 1)
     return export_trial(run, trial, weights, out or home / "bundle", backend, compute_capability)
 
 

@@ -68,7 +68,7 @@ def require_gpu(word: str) -> None:
     gpu = find_device(word)
     raise BackendUnavailable(
         f"{gpu.name} is here, but no GPU backend is in this version: "
-        "measure on the CPU with --backend ort-cpu, or use the exported workloads with your own runtime"
+        "measure on the CPU with --backend onnxruntime, or use the exported workloads with your own runtime"
     )
 
 

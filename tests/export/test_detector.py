@@ -61,7 +61,7 @@ def exported(model: torch.nn.Module) -> onnx.ModelProto:
 
 
 def run(model: onnx.ModelProto, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    with backend_by_name("ort-cpu", threads=1) as backend:
+    with backend_by_name("onnxruntime", threads=1) as backend:
         outputs = backend.load(model).run({"image": image})
     assert outputs["nms_converged"]
     real = outputs["labels"] >= 0

@@ -7,31 +7,55 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profilers.errors import InvalidTable, MeasurementFailed
-from profilers.measurements import Measurement, Measurements
-from profilers.stats import LatencyStats
+from profilers.condition import Condition
+from profilers.errors import InvalidTable
+from profilers.measurements import Engine, Loaded, Measurements
 
-STATS = LatencyStats.from_samples([1.0, 2.0])
-GOOD = Measurement(("a", "b"), 1.5, 0.1, STATS, 7)
-BAD = Measurement(("c",), reason="no kernel")
+A, B = (0, 0), (3, 1)
+SUBJECT = {"manifest": "x"}
 
 
-def test_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    path = tmp_path / "m.jsonl"
-    Measurements(path, {"manifest": "x"}).add([1.0, 2.0], [GOOD, BAD])
-    again = Measurements(path, {"manifest": "x"})
-    assert again.networks == {("a", "b"): GOOD, ("c",): BAD}
-    again.add([6.0], [Measurement(("a", "b"), 2.5, 0.1, STATS)])
-    last = Measurements(path, {"manifest": "x"})
-    assert last.networks["a", "b"].latency == 2.5
-    assert last.reference_ms == np.median([1.0, 2.0, 6.0])
+def fill(found: Measurements) -> None:
+    """One event of every kind."""
+    found.begin()
+    found.add_reference(0.5)
+    found.add_condition(Condition(sm_clock_mhz=1500, throttle_reasons=("power cap",)))
+    found.add_loaded(A, Loaded(0.1, 40, None, 7, "no graph"))
+    found.add_burst(A, np.array([1.0, 1.25, 1.0 / 3]))
+    found.add_throttled(A, 3)
+    found.add_energy(A, 12.5)
+    found.add_failed(B, "no kernel")
+    found.add_reference(0.25)
+
+
+def state(found: Measurements) -> object:
+    timings = {
+        engine: (
+            t.loaded,
+            t.reason,
+            t.energy_mj,
+            [b.tolist() for b in t.bursts],
+            t.positions,
+            t.throttled_runs,
+        )
+        for engine, t in found.timings.items()
+    }
+    return timings, found.reference_ms, found.conditions, found._sitting_starts
+
+
+def test_replaying_gives_the_same_state(tmp_path: Path) -> None:
+    live = Measurements(tmp_path / "m.jsonl", SUBJECT)
+    fill(live)
+    live.close()
+    again = Measurements(tmp_path / "m.jsonl", SUBJECT)
+    assert state(again) == state(live)
+    assert again.centre(A) == live.centre(A) and again.centre(B) is None
 
 
 def test_another_subject_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "m.jsonl"
-    Measurements(path, {"manifest": "x"})
+    Measurements(tmp_path / "m.jsonl", SUBJECT).close()
     with pytest.raises(InvalidTable, match=r"m\.jsonl is of another manifest"):
-        Measurements(path, {"manifest": "y"})
+        Measurements(tmp_path / "m.jsonl", {"manifest": "y"})
 
 
 @given(cut=st.integers(0, 10_000))
@@ -39,25 +63,73 @@ def test_a_torn_end_costs_at_most_what_was_being_written(
     cut: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("torn") / "m.jsonl"
-    Measurements(path, {"manifest": "x"}).add([1.0], [GOOD, BAD])
+    whole = Measurements(path, SUBJECT)
+    fill(whole)
+    whole.close()
     content = path.read_bytes()
     path.write_bytes(content[: cut % len(content)])
-    whole = path.read_bytes().count(b"\n")
-    found = Measurements(path, {"manifest": "x"})
-    assert len(found.networks) == max(whole - 2, 0)
-    found.add([1.0], [GOOD, BAD])
-    assert Measurements(path, {"manifest": "x"}).networks == {("a", "b"): GOOD, ("c",): BAD}
+    lines = path.read_bytes().count(b"\n")
+    torn = Measurements(path, SUBJECT)
+    assert len(path.read_text().splitlines()) == max(lines, 1)
+    fill(torn)
+    torn.close()
+    assert state(Measurements(path, SUBJECT)) == state(torn)
 
 
 def test_damage_in_the_middle_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
-    Measurements(path, {}).add([1.0], [GOOD, BAD])
-    path.write_text(path.read_text().replace('"reason": null', '"raisin": null'))
-    with pytest.raises(InvalidTable, match="line 3"):
-        Measurements(path, {})
+    found = Measurements(path, SUBJECT)
+    fill(found)
+    found.close()
+    path.write_text(path.read_text().replace('"runs_ms"', '"runs_us"'))
+    with pytest.raises(InvalidTable, match="line 6"):
+        Measurements(path, SUBJECT)
 
 
-def test_a_measurement_is_numbers_or_a_reason() -> None:
-    for numbers in ({}, {"latency": 1.0}, {"latency": 1.0, "ci": 0.1, "stats": STATS, "reason": "x"}):
-        with pytest.raises(MeasurementFailed):
-            Measurement(("a",), **numbers)  # type: ignore[arg-type]
+def test_forgotten_engines_start_anew(tmp_path: Path) -> None:
+    found = Measurements(tmp_path / "m.jsonl", SUBJECT)
+    fill(found)
+    found.forget([A])
+    found.close()
+    assert found.timing(A).rounds == 0
+    assert Measurements(tmp_path / "m.jsonl", SUBJECT).timing(A).rounds == 0
+
+
+def with_reference(*sittings: list[float], engine: Engine = A) -> Measurements:
+    found = Measurements()
+    for bursts in sittings:
+        found.begin()
+        for value in bursts:
+            found.add_reference(value)
+            found.add_burst(engine, np.full(3, 10.0))
+    return found
+
+
+def test_local_reference_is_the_median_of_the_nearest_bursts() -> None:
+    found = with_reference([float(1 + i) for i in range(20)])
+    assert found._local_ms([9, 0, 19]).tolist() == [10.5, 3.5, 18.0]
+
+
+def test_an_outlier_of_the_reference_does_not_move_a_ratio() -> None:
+    found = with_reference([1.0] * 9 + [50.0] + [1.0] * 9)
+    assert found._local_ms([9]).tolist() == [1.0]
+
+
+def test_bursts_of_another_sitting_are_no_neighbours() -> None:
+    found = with_reference([1.0] * 6, [4.0] * 6)
+    assert found._local_ms([5, 6]).tolist() == [1.0, 4.0]
+    assert found.samples(A).tolist() == [10.0] * 18 + [2.5] * 18
+
+
+def test_a_burst_is_worth_its_lower_quartile() -> None:
+    found = Measurements()
+    found.begin()
+    found.add_reference(2.0)
+    found.add_burst(A, np.array([1.0, 1.0, 1.0, 1.0, 90.0]))
+    assert found.centre(A) == (0.5, np.inf)
+
+
+def test_a_condition_that_tells_nothing_is_not_kept() -> None:
+    found = Measurements()
+    found.add_condition(Condition())
+    assert found.conditions == []

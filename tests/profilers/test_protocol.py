@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +14,15 @@ import pytest
 from onnx_parts import chain, conv, manifest
 
 from profilers.backends.fake import FakeBackend
-from profilers.errors import InvalidTable, MeasurementFailed
-from profilers.interleaving import Group, Reference, Settings
-from profilers.manifest import Manifest, Probe
-from profilers.protocol import measure_manifest, measure_model, network_groups
+from profilers.condition import Condition
+from profilers.errors import InvalidTable, MeasurementFailed, TableMismatch
+from profilers.interleaving import Group, Settings
+from profilers.manifest import Manifest, Probe, read_manifest
+from profilers.measurements import Measurements
+from profilers.protocol import measure_manifest, network_groups
 from profilers.table import LatencyTable
 
-SETTINGS = Settings(warmup_ms=1, min_rounds=4, max_rounds=8, group_networks=4)
+SETTINGS = Settings(warmup_ms=1, min_rounds=4, max_rounds=8, group_networks=4, rebuilt_rows=0)
 COST = {"a": 0.5, "b": 1.3, "t": 0.9}  # ms of one part on the devices below
 
 
@@ -60,7 +66,8 @@ def test_costs_are_exact_without_noise(space: Manifest, tmp_path: Path) -> None:
     assert row.median_ms == pytest.approx(0.2 + 4 * 0.5)
     assert row.chain_residual == pytest.approx(0, abs=1e-9)
     assert row.coefficient_of_variation == pytest.approx(0, abs=1e-9)
-    assert row.memory_bytes is not None and row.memory_bytes > 0
+    assert row.weights_bytes == 4 * round(0.5 * 100)  # of one part, not of the chain
+    assert row.throttled == 0 and row.rebuild_cv is None and row.energy_mj is None
 
 
 def heating(now_ms: float) -> float:
@@ -79,11 +86,11 @@ def test_drift_is_divided_out(space: Manifest, tmp_path: Path) -> None:
 def test_without_the_reference_drift_would_show(
     space: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def constant(reference: Reference, positions: list[int]) -> np.ndarray:
+    def constant(measurements: Measurements, positions: list[int]) -> np.ndarray:
         return np.full(len(positions), 1.0)
 
-    monkeypatch.setattr(Reference, "local_ms", constant)
-    monkeypatch.setattr("profilers.measurements.Measurements.reference_ms", 1.0)
+    monkeypatch.setattr(Measurements, "_local_ms", constant)
+    monkeypatch.setattr(Measurements, "median_reference_ms", lambda measurements: 1.0)
     costs = profile(space, device(drift=heating), tmp_path).costs()
     early, late = costs["a"] / COST["a"], costs["t"] / COST["t"]
     assert abs(late / early - 1) > 0.05
@@ -133,6 +140,149 @@ def test_interrupted_profiling_goes_on(space: Manifest, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.jsonl"))
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from test_protocol import SETTINGS, device, profile
+from profilers.manifest import read_manifest
+from profilers.measurements import Measurements
+
+bursts = 0
+add_burst = Measurements.add_burst
+
+def counted(self, engine, runs_ms):
+    global bursts
+    add_burst(self, engine, runs_ms)
+    bursts += 1
+    if bursts == {bursts}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Measurements.add_burst = counted
+profile(read_manifest(Path({manifest!r})), device(), Path({out!r}))
+"""
+
+
+@pytest.mark.parametrize("bursts", [1, 9, 22])
+def test_a_killed_process_loses_no_burst(space: Manifest, tmp_path: Path, bursts: int) -> None:
+    out = tmp_path / "out"
+    code = KILLED.format(bursts=bursts, manifest=str(space.folder), out=str(out))
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == -signal.SIGKILL
+    log = next(out.glob("*.jsonl"))
+    assert log.read_text().count("runs_ms") == bursts
+    fresh = device()
+    table = LatencyTable.read(measure_manifest(space, fresh, out, settings=SETTINGS))
+    assert table.costs() == pytest.approx({**COST, "whole": 1.0}, rel=1e-9)
+
+
+def test_a_second_run_costs_nothing(space: Manifest, tmp_path: Path) -> None:
+    folder = measure_manifest(space, device(), tmp_path, settings=SETTINGS)
+    before = (folder / "table.csv").stat().st_mtime_ns
+    second = device()
+    assert measure_manifest(space, second, tmp_path, settings=SETTINGS) == folder
+    assert second.loaded == 0 and (folder / "table.csv").stat().st_mtime_ns == before
+    measure_manifest(space, second, tmp_path, settings=SETTINGS, again=True)
+    assert second.loaded == 1 + len(space.networks())
+
+
+def test_another_version_of_the_runtime_is_measured_anew(
+    space: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile(space, device(), tmp_path)
+    newer = device()
+    monkeypatch.setattr(newer, "describe", lambda: {**device().describe(), "runtime_version": "2"})
+    assert profile(space, newer, tmp_path).provenance.runtime_version == "2"
+
+
+def test_a_table_of_another_space_is_not_overwritten(space: Manifest, tmp_path: Path) -> None:
+    profile(space, device(), tmp_path)
+    document = (
+        (space.folder / "manifest.json").read_text().replace('"space_hash": "space"', '"space_hash": "x"')
+    )
+    (space.folder / "manifest.json").write_text(document)
+    with pytest.raises(TableMismatch, match="another search space"):
+        profile(read_manifest(space.folder), device(), tmp_path)
+
+
+def hot(now_ms: float) -> Condition:
+    """Throttled in one of three stretches of time."""
+    reasons = ("power cap",) if int(now_ms / 40) % 3 == 0 else ()
+    return Condition(sm_clock_mhz=900, temperature_c=83, throttle_reasons=reasons)
+
+
+def test_throttled_runs_are_left_out_and_counted(space: Manifest, tmp_path: Path) -> None:
+    slow = device(throttling=hot, drift=lambda now: 3.0 if hot(now).throttle_reasons else 1.0)
+    table = profile(space, slow, tmp_path, Settings(warmup_ms=1, min_rounds=8, max_rounds=30, rebuilt_rows=0))
+    assert table.costs() == pytest.approx({**COST, "whole": 1.0}, rel=0.01)
+    assert all(row.throttled for row in table.rows)
+    found = table.provenance.environment
+    assert (found["sm_clock_mhz_min"], found["temperature_c_max"]) == (900, 83)
+    assert found["throttle_reasons"] == "power cap"
+
+
+def test_a_device_that_is_throttled_throughout_gives_failed_rows(space: Manifest, tmp_path: Path) -> None:
+    always = device(throttling=lambda now: Condition(throttle_reasons=("hardware thermal",)))
+    failures = profile(space, always, tmp_path).failures()
+    assert set(failures) == {*COST, "whole"}
+    assert all("were throttled" in reason for reason in failures.values())
+
+
+def test_a_counter_tells_of_throttling_in_between(space: Manifest, tmp_path: Path) -> None:
+    counting = device(throttling=lambda now: Condition(violation_ns=int(now)))
+    assert all(
+        "were throttled" in reason for reason in profile(space, counting, tmp_path).failures().values()
+    )
+
+
+def test_energy_of_one_run(space: Manifest, tmp_path: Path) -> None:
+    watt = device(throttling=lambda now: Condition(energy_mj=int(100 * now)))  # 100 mJ a virtual ms
+    table = profile(space, watt, tmp_path)
+    energy = {row.key: row.energy_mj for row in table.rows}
+    assert energy["a"] == pytest.approx(100 * (0.2 + 4 * COST["a"]), rel=0.01)
+
+
+def test_memory_by_the_driver(space: Manifest, tmp_path: Path) -> None:
+    backend = device()
+    backend.throttling = lambda now: Condition(used_bytes=1000 * backend.loaded)
+    assert {row.device_bytes for row in profile(space, backend, tmp_path).rows} == {1000}
+
+
+def test_builds_that_differ_show(space: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(warmup_ms=1, min_rounds=4, max_rounds=8, rebuilt_rows=2, rebuilds=2)
+    assert {row.rebuild_cv for row in profile(space, device(), tmp_path / "same", settings).rows} > {None}
+    rng = np.random.default_rng(0)
+    uneven = device()
+    load = uneven.load
+
+    def build(model: onnx.ModelProto) -> object:
+        session = load(model)
+        session._cost_ms *= 1 + 0.2 * rng.random()
+        return session
+
+    monkeypatch.setattr(uneven, "load", build)
+    variations = [row.rebuild_cv for row in profile(space, uneven, tmp_path / "out", settings).rows]
+    assert sum(v is not None for v in variations) == 2
+    assert max(v for v in variations if v is not None) > 0.01
+
+
+def test_a_network_that_finds_no_memory_beside_others_gets_it_alone(
+    space: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = device()
+    load, opened = small.load, []
+
+    def bounded(model: onnx.ModelProto) -> object:
+        alive = [session for session in opened if not session._closed]
+        if len(alive) > 3:
+            raise MeasurementFailed("out of memory")
+        opened.append(load(model))
+        return opened[-1]
+
+    monkeypatch.setattr(small, "load", bounded)
+    assert profile(space, small, tmp_path).costs() == pytest.approx({**COST, "whole": 1.0}, rel=1e-9)
+
+
 def test_going_on_with_other_settings_is_refused(space: Manifest, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         measure_manifest(space, device(), tmp_path, settings=SETTINGS, progress=stop_after(5))
@@ -153,7 +303,7 @@ def test_impossible_cost_is_measured_again_and_then_fails(tmp_path: Path) -> Non
     backend = device(drift=lambda now: 1 + 0.01 * math.sin(now))
     table = profile(space, backend, tmp_path / "out")
     assert "negative" in table.failures()["odd"]
-    assert backend.loaded == SETTINGS.attempts * (1 + 2)
+    assert backend.loaded == 1 + SETTINGS.attempts * 2
 
 
 def test_progress_ends_at_the_total(space: Manifest, tmp_path: Path) -> None:
@@ -190,29 +340,13 @@ def test_nothing_pending_makes_no_group(space: Manifest) -> None:
     assert list(network_groups(space, set(), SETTINGS)) == []
 
 
-def test_one_model_against_a_stored_reference() -> None:
-    now = measure_model(device(), part(0.5), settings=SETTINGS)
-    assert now.drift == 1 and now.latency_ms == pytest.approx(0.7) == now.raw.median_ms
-    slow = measure_model(
-        device(drift=lambda _: 1.5), part(0.5), reference_ms=now.reference_ms, settings=SETTINGS
-    )
-    assert slow.drift == pytest.approx(1.5)
-    assert slow.raw.median_ms == pytest.approx(0.7 * 1.5)
-    assert slow.latency_ms == pytest.approx(0.7) == slow.normalised.median_ms
-
-
-def test_one_model_that_fails_is_an_error() -> None:
-    with pytest.raises(MeasurementFailed, match="refuses"):
-        measure_model(device(failing=["bad"]), part(0.5, name="bad"), settings=SETTINGS)
-
-
 def test_groups_close_their_sessions(
     space: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[int] = []
     original = Group.close
 
-    def close(group: Group[object]) -> None:
+    def close(group: Group) -> None:
         closed.append(len(group._sessions))
         original(group)
         assert not group._sessions

@@ -15,7 +15,7 @@ from profilers.errors import BackendUnavailable, MeasurementFailed
 from profilers.reference import reference_network
 
 
-@pytest.fixture(params=["fake", "ort-cpu"])
+@pytest.fixture(params=["fake", "onnxruntime"])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     with backend_by_name(request.param) as entered:
         yield entered
@@ -50,8 +50,13 @@ class TestContract:
             session.time_ms(1)
 
     def test_memory_is_known_or_none(self, backend: Backend) -> None:
-        memory = backend.load(conv()).memory_bytes
-        assert memory is None or memory > 0
+        session = backend.load(conv())
+        assert session.weights_bytes in (None, 4 * 4 * 4)
+        assert session.activation_bytes is None or session.activation_bytes > 0
+        assert session.note is None or session.note.strip()
+
+    def test_tells_its_condition(self, backend: Backend) -> None:
+        assert backend.condition().temperature_c is None or backend.condition().temperature_c > 0
 
     def test_describes_itself(self, backend: Backend) -> None:
         facts = backend.describe()
@@ -60,7 +65,7 @@ class TestContract:
 
 
 def test_constructing_does_not_wake_anything() -> None:
-    for name in ("fake", "ort-cpu"):
+    for name in ("fake", "onnxruntime"):
         backend_by_name(name)
 
 
@@ -71,4 +76,4 @@ def test_unknown_backend_lists_the_known_ones() -> None:
 
 def test_unknown_option_is_named() -> None:
     with pytest.raises(BackendUnavailable, match="'beads'"):
-        backend_by_name("ort-cpu", beads=3)
+        backend_by_name("onnxruntime", beads=3)
