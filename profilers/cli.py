@@ -35,18 +35,29 @@ def options(debug: Annotated[bool, typer.Option(help="Show the trace of an error
 @app.command()
 def measure(
     manifest: Annotated[Path, typer.Argument(help="manifest.json, or the folder that holds it")],
-    backend: Annotated[str, typer.Option(help=f"One of: {', '.join(BACKENDS)}")] = "onnxruntime",
+    runtime: Annotated[str, typer.Option(help=f"One of: {', '.join(BACKENDS)}")],
     out: Annotated[Path, typer.Option(help="The table is a folder in this one.")] = Path("latency_tables"),
-    threads: Annotated[int | None, typer.Option(help="CPU threads, for backends that have them.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="A word of the GPU's name, or its UUID.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads, for runtimes that have them.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Keep timing caches and layer information here, for runtimes that build engines."),
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure although the table is there.")] = False,
 ) -> None:
     """Measure every workload of a manifest and write a latency table; prints its folder.
 
-    Interrupted, the same command goes on where it stopped.
+    Interrupted, the same command goes on where it stopped. A table that is there already is returned as it is.
     """
-    chosen = {} if threads is None else {"threads": threads}
     document = read_manifest(manifest)
-    with backend_by_name(backend, **chosen) as device, _progress_bar("measuring") as progress:
-        folder = measure_manifest(document, device, out, progress=progress)
+    device = None if gpu is None else nvml.find_device(gpu)
+    chosen = backend_by_name(runtime, gpu=device, threads=threads, cache=cache)
+    try:
+        with chosen as backend, _progress_bar("measuring") as progress:
+            folder = measure_manifest(document, backend, out, again=again, progress=progress)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
     table = LatencyTable.read(folder)
     failures = table.failures()
     for key, reason in failures.items():
@@ -71,7 +82,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     try:
         app(args=["--debug"] * debug + [word for word in sys.argv[1:] if word != "--debug"])
-    except ProfilerError as error:
+    except (ProfilerError, OSError) as error:
         if debug:
             raise
         print(f"error: {error}", file=sys.stderr)

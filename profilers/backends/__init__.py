@@ -84,14 +84,19 @@ class Backend(Protocol):
 
 
 BACKENDS: dict[str, str] = {
+    "tensorrt": "profilers.backends.trt:TensorRTBackend",
+    "tensorrt-rtx": "profilers.backends.rtx:TensorRTRtxBackend",
     "onnxruntime": "profilers.backends.ort:OrtCpuBackend",
+    "onnxruntime-cuda": "profilers.backends.ort:OrtCudaBackend",
+    "onnxruntime-tensorrt": "profilers.backends.ort:OrtTensorrtBackend",
+    "torch-cuda": "profilers.backends.torch_cuda:TorchCudaBackend",
     "fake": "profilers.backends.fake:FakeBackend",
 }
 """Name, as in `--runtime`, -> module:class. The module must not import its runtime at the top."""
 
 
 def backend_by_name(name: str, **options: Any) -> Backend:
-    """The backend of that name, not yet entered; options go to its constructor.
+    """The backend of that name, not yet entered; options that are not None go to its constructor.
 
     Raises:
         BackendUnavailable: no such backend, or one that does not take such an option.
@@ -100,6 +105,7 @@ def backend_by_name(name: str, **options: Any) -> Backend:
         raise BackendUnavailable(f"no runtime {name!r}: choose one of {', '.join(BACKENDS)}")
     module, _, attribute = BACKENDS[name].partition(":")
     backend = getattr(import_module(module), attribute)
+    options = {option: value for option, value in options.items() if value is not None}
     known = inspect.signature(backend).parameters
     if unknown := [option for option in options if option not in known]:
         raise BackendUnavailable(

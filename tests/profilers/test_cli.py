@@ -24,7 +24,7 @@ def test_measure_writes_a_table(
 ) -> None:
     manifest(tmp_path, {"b": conv()}, {"b": chain("b")})
     assert (
-        command(monkeypatch, "measure", str(tmp_path), "--backend", "fake", "--out", str(tmp_path / "out"))
+        command(monkeypatch, "measure", str(tmp_path), "--runtime", "fake", "--out", str(tmp_path / "out"))
         == 0
     )
     shown = capsys.readouterr()
@@ -36,13 +36,13 @@ def test_measure_writes_a_table(
 def test_error_is_one_line_and_exit_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(monkeypatch, "measure", str(tmp_path)) == 1
+    assert command(monkeypatch, "measure", str(tmp_path), "--runtime", "fake") == 1
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.startswith("error: ") and shown.err.count("\n") == 1
 
 
 def test_debug_shows_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["profilers", "measure", str(tmp_path), "--debug"])
+    monkeypatch.setattr(sys, "argv", ["profilers", "measure", str(tmp_path), "--runtime", "fake", "--debug"])
     with pytest.raises(InvalidManifest):
         cli.main()
 
@@ -57,3 +57,23 @@ def test_runs_as_a_module() -> None:
         [sys.executable, "-m", "profilers", "devices"], capture_output=True, text=True, check=True
     )
     assert "processors" in done.stdout
+
+
+def test_interrupted_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*args: object, **options: object) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "measure_manifest", interrupted)
+    manifest(tmp_path, {"b": conv()}, {"b": chain("b")})
+    assert command(monkeypatch, "measure", str(tmp_path), "--runtime", "fake") == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_options_a_runtime_does_not_take_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest(tmp_path, {"b": conv()}, {"b": chain("b")})
+    assert command(monkeypatch, "measure", str(tmp_path), "--runtime", "fake", "--threads", "2") == 1
+    assert "not 'threads'" in capsys.readouterr().err
