@@ -3,7 +3,8 @@
     {"format": 1, "tool_version": "..", "space_hash": "..", "batch": 1, "precision": "fp32",
      "input_height": 512, "input_width": 1024,
      "parts": {"<key>": {"file": "parts/x.onnx", "sha256": ".."}},
-     "workloads": [{"key": "<key>", "probes": [{"count": 1, "parts": ["<key>", ..]}, ..]}]}
+     "workloads": [{"key": "<key>", "probes": [{"count": 1, "parts": ["<key>", ..]}, ..]}],
+     "wholes": [{"parts": ["<key>", ..], "workloads": ["<key>", ..]}]}
 
 A *part* is one ONNX model of static shapes. A *probe* is a network, the listed parts chained by the names
 of their tensors (`profilers.network.bind`), in which the workload occurs `count` times. The cost of a
@@ -15,6 +16,9 @@ covers all uses:
 - with and without: (A,T):1, (A):0 give t(A,T) - t(A);
 - a transition T between contexts A and B: (A,T,B):1, (A,A):0, (B,B):0 give t(ATB) - (t(AA) + t(BB)) / 2;
 - one probe alone: latency / count.
+
+A *whole* is a network whose latency should be the sum of the costs of the workloads it lists, as often as it
+lists them; costs are corrected by it (`profilers.calibration`).
 
 The same parts list in several workloads is one network and is measured once. Keys are opaque text. Inputs of
 a network are filled with random numbers; where values matter for the time (boxes, say), let a part without
@@ -65,6 +69,13 @@ class Workload(_Strict):
     probes: Annotated[tuple[Probe, ...], Field(min_length=1, strict=False)]
 
 
+class Whole(_Strict):
+    """A network that should cost what its workloads cost together."""
+
+    parts: Annotated[Network, Field(min_length=1, strict=False)]
+    workloads: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+
+
 class Manifest(_Strict):
     """The document; made by `read_manifest`, which also checks every file behind it."""
 
@@ -77,6 +88,7 @@ class Manifest(_Strict):
     input_width: int = Field(ge=1)
     parts: dict[str, Part]
     workloads: Annotated[tuple[Workload, ...], Field(min_length=1, strict=False)]
+    wholes: Annotated[tuple[Whole, ...], Field(strict=False)] = ()
     _folder: Path = PrivateAttr(default=Path())
     _sha256: str = PrivateAttr(default="")
 
@@ -92,7 +104,8 @@ class Manifest(_Strict):
 
     def networks(self) -> tuple[Network, ...]:
         """Every distinct network, in order of first use."""
-        return tuple(dict.fromkeys(probe.parts for workload in self.workloads for probe in workload.probes))
+        probed = [probe.parts for workload in self.workloads for probe in workload.probes]
+        return tuple(dict.fromkeys(probed + [whole.parts for whole in self.wholes]))
 
     def part_bytes(self) -> dict[str, int]:
         """Size of each part's file."""
@@ -158,6 +171,7 @@ def write_manifest(
     input_width: int,
     parts: Mapping[str, onnx.ModelProto | bytes],
     workloads: Mapping[str, Sequence[Probe]],
+    wholes: Sequence[Whole] = (),
 ) -> Path:
     """Write the parts, then the manifest; return its path. What was written is read back and checked."""
     (folder / "parts").mkdir(parents=True, exist_ok=True)
@@ -177,6 +191,7 @@ def write_manifest(
         input_width=input_width,
         parts=listed,
         workloads=tuple(Workload(key=key, probes=tuple(probes)) for key, probes in workloads.items()),
+        wholes=tuple(wholes),
     )
     path = folder / "manifest.json"
     path.write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
@@ -193,6 +208,9 @@ def _check(manifest: Manifest) -> None:
         counts = {probe.count for probe in workload.probes}
         if len(counts) == 1 and (len(workload.probes) > 1 or counts == {0}):
             raise InvalidManifest(f"workload {workload.key!r}: no slope, its probes all have count {counts}")
+    for whole in manifest.wholes:
+        if strange := [key for key in whole.workloads if key not in keys]:
+            raise InvalidManifest(f"a whole network lists {strange[0]!r}, which is no workload")
     signatures = {key: signature(manifest.load_part(key), key) for key in manifest.parts}
     for network in manifest.networks():
         if unknown := [key for key in network if key not in signatures]:

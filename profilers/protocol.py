@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from profilers.backends import Backend, Facts, Session
+from profilers.calibration import Calibration, calibration
 from profilers.condition import condition_facts
 from profilers.costs import Cost, cost, failure, is_settled, row
 from profilers.environment import machine_facts, package_version
@@ -55,9 +56,8 @@ def measure_manifest(
     measurements = Measurements(out / f"{folder.name}.measurements.jsonl", subject)
     try:
         profiling = _Profiling(manifest, backend, measurements, settings, progress)
-        rows = profiling.rows()
-        reference_ms = measurements.median_reference_ms()
-        provenance = _provenance(manifest, facts, reference_ms, measurements)
+        rows, calibrated = profiling.rows()
+        provenance = _provenance(manifest, facts, measurements, calibrated)
         LatencyTable(provenance, rows).write(folder)
         measurements.remove()
     finally:
@@ -87,9 +87,10 @@ class _Profiling:
         for workload in manifest.workloads:
             for network in dict.fromkeys(probe.parts for probe in workload.probes):
                 self.users[network].append(workload)
+        self.wholes = {whole.parts for whole in manifest.wholes}
         self.known: dict[Network, tuple[float, float]] = {}  # centres of all groups but the present one
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[tuple[Row, ...], Calibration]:
         """Measure what is not measured yet, and make the rows of the table."""
         sitting = Sitting(self.backend, self.measurements, self.settings)
         try:
@@ -105,9 +106,8 @@ class _Profiling:
             rebuild_cv = self._rebuild(costs, sitting)
         finally:
             sitting.close()
-        return tuple(
-            self._row(workload, costs[workload.key], rebuild_cv) for workload in self.manifest.workloads
-        )
+        rows = tuple(self._row(w, costs[w.key], rebuild_cv) for w in self.manifest.workloads)
+        return self._calibrated(rows)
 
     def _measure(self, pending: set[Network], sitting: Sitting) -> None:
         done = len(self.networks) - len(pending)
@@ -160,6 +160,18 @@ class _Profiling:
         reference_ms = self.measurements.median_reference_ms()
         return row(workload, cost, timings, stats, reference_ms, rebuild_cv.get(cost.network))
 
+    def _calibrated(self, rows: tuple[Row, ...]) -> tuple[tuple[Row, ...], Calibration]:
+        """The rows with corrections by the whole networks of the manifest."""
+        reference_ms = self.measurements.median_reference_ms()
+        measured = {row.key: row.latency_ms for row in rows if row.latency_ms is not None}
+        wholes = [
+            (whole.workloads, self.known[whole.parts][0] * reference_ms)
+            for whole in self.manifest.wholes
+            if whole.parts in self.known
+        ]
+        found = calibration(measured, wholes)
+        return tuple(replace(row, correction_ms=found.corrections.get(row.key)) for row in rows), found
+
     def _impossible(self, costs: Mapping[str, Cost | None]) -> set[Network]:
         """Networks of the workloads whose cost cannot be."""
         return {
@@ -183,7 +195,10 @@ class _Profiling:
     def _is_settled(self, engine: Engine, centres: Centres) -> bool:
         """Whether every workload that this network serves is precise enough, with what is known so far."""
         known = self.known | {self.networks[number]: centre for (number, _), centre in centres.items()}
-        users = self.users[self.networks[engine[0]]]
+        network = self.networks[engine[0]]
+        if network in self.wholes and known[network][1] > self.settings.target_ci * known[network][0]:
+            return False
+        users = self.users[network]
         return all(is_settled(workload, known, self.settings.target_ci) for workload in users)
 
 
@@ -194,7 +209,9 @@ def network_groups(manifest: Manifest, pending: set[Network], settings: Settings
     and differences are what interleaving keeps true.
     """
     sizes = manifest.part_bytes()
-    waiting = [{probe.parts for probe in workload.probes} & pending for workload in manifest.workloads]
+    together = [{probe.parts for probe in workload.probes} for workload in manifest.workloads]
+    together += [{whole.parts} for whole in manifest.wholes]
+    waiting = [networks & pending for networks in together]
     group: dict[Network, int] = {}  # in order, with the size of each
     grouped: set[Network] = set()
     while waiting := [fresh for networks in waiting if (fresh := networks - grouped)]:
@@ -244,7 +261,7 @@ _OWN_FACTS = ("device", "runtime", "runtime_version", "threads")
 
 
 def _provenance(
-    manifest: Manifest, facts: Facts, reference_ms: float, measurements: Measurements
+    manifest: Manifest, facts: Facts, measurements: Measurements, calibrated: Calibration
 ) -> Provenance:
     threads = facts["threads"]
     others = {key: value for key, value in facts.items() if key not in _OWN_FACTS}
@@ -257,10 +274,13 @@ def _provenance(
         input_height=manifest.input_height,
         input_width=manifest.input_width,
         threads=None if threads is None else int(threads),
-        reference_ms=reference_ms,
+        reference_ms=measurements.median_reference_ms(),
         date=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         space_hash=manifest.space_hash,
         manifest_sha256=manifest.sha256,
         tool_version=package_version("spnas-hw") or "unknown",
+        calibration_networks=calibrated.networks,
+        error_of_sums=calibrated.error_of_sums,
+        error_left_out=calibrated.error_left_out,
         environment=machine_facts() | others | condition_facts(measurements.conditions),
     )

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from profilers.errors import InvalidTable, TableMismatch
 
@@ -32,9 +32,10 @@ class Row:
     """What was measured of one workload; the columns of `table.csv`."""
 
     key: str
-    status: Literal["ok", "failed"]
+    status: Literal["ok", "failed", "estimated"]  # estimated: reckoned from a data sheet, not measured
     latency_ms: float | None = None
-    latency_ci_ms: float | None = None  # half width of the 95 % confidence interval
+    latency_ci_ms: float | None = None  # of latency_ms, half width of the 95 % confidence interval
+    correction_ms: float | None = None  # by whole networks (`profilers.calibration`); None: they tell nothing
     chain_residual: float | None = None  # `profilers.stats.Slope.residual`; None: fewer than three counts
     samples: int | None = None
     median_ms: float | None = None
@@ -60,6 +61,8 @@ class Row:
             raise InvalidTable(f"row {self.key!r} holds a number that is not finite")
         if self.status == "ok" and (self.latency_ms is None or self.latency_ci_ms is None or self.reason):
             raise InvalidTable(f"row {self.key!r} is ok: it needs latency_ms, latency_ci_ms and no reason")
+        if self.status == "estimated" and (self.latency_ms is None or self.latency_ci_ms is not None):
+            raise InvalidTable(f"row {self.key!r} is estimated: it needs latency_ms and no latency_ci_ms")
         if self.status == "failed" and (self.latency_ms is not None or not self.reason):
             raise InvalidTable(f"row {self.key!r} is failed: it needs a reason and no latency_ms")
 
@@ -84,12 +87,26 @@ class Provenance(BaseModel):
     input_width: int = Field(ge=1)
     threads: int | None
     estimated: bool = False  # reckoned from data sheets: nothing in the table was measured
-    reference_ms: float = Field(gt=0, allow_inf_nan=False)  # median latency of `profilers.reference`
+    # Median latency of `profilers.reference`; None where nothing was measured, like the manifest's hash.
+    reference_ms: float | None = Field(gt=0, allow_inf_nan=False)
+    # Of `profilers.calibration`: whole networks measured, and the mean absolute relative errors on them of
+    # plain sums, and of corrected sums with the network in question left out.
+    calibration_networks: int = Field(default=0, ge=0)
+    error_of_sums: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    error_left_out: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     date: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")  # UTC
     space_hash: str
-    manifest_sha256: str
+    manifest_sha256: str | None
     tool_version: str
     environment: dict[str, Annotated[str | int | float | None, Field(union_mode="smart")]]
+
+    @model_validator(mode="after")
+    def _measured_or_estimated(self) -> Provenance:
+        if self.estimated != (self.reference_ms is None) or self.estimated != (self.manifest_sha256 is None):
+            raise ValueError(
+                "a measured table has reference_ms and manifest_sha256, an estimated one neither"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -100,21 +117,26 @@ class LatencyTable:
     rows: tuple[Row, ...]
 
     def costs(self) -> dict[str, float]:
-        """Workload key -> latency_ms, of the rows that are ok."""
-        return {row.key: row.latency_ms for row in self.rows if row.latency_ms is not None}
+        """Workload key -> latency_ms with its correction, of the rows that have one."""
+        return {
+            row.key: row.latency_ms + (row.correction_ms or 0.0)
+            for row in self.rows
+            if row.latency_ms is not None
+        }
 
     def failures(self) -> dict[str, str]:
         """Workload key -> reason, of the rows that are not."""
         return {row.key: row.reason for row in self.rows if row.reason is not None}
 
-    def require(self, *, batch: int, precision: str, input_height: int, input_width: int) -> None:
-        """Refuse a use the table was not measured for. Raises TableMismatch naming both values."""
-        asked = {
-            "batch": batch,
-            "precision": precision,
-            "input_height": input_height,
-            "input_width": input_width,
-        }
+    def require(self, **asked: int | str) -> None:
+        """Refuse a use the table was not measured for.
+
+        Args:
+            asked: fields of the provenance, such as batch, precision, input_height, with the values needed.
+
+        Raises:
+            TableMismatch: naming both values.
+        """
         for name, value in asked.items():
             if (measured := getattr(self.provenance, name)) != value:
                 raise TableMismatch(
@@ -139,7 +161,12 @@ class LatencyTable:
             old = fresh.with_name(fresh.name + "-old")
             if folder.exists():
                 os.replace(folder, old)
-            os.replace(fresh, folder)
+            try:
+                os.replace(fresh, folder)
+            except OSError:
+                if old.exists():
+                    os.replace(old, folder)
+                raise
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -185,6 +212,8 @@ def _rows_from_csv(content: bytes, where: str) -> tuple[Row, ...]:
         raise InvalidTable(
             f"{where} cannot be read ({error}): copy the folder again or profile again"
         ) from error
+    if len({row.key for row in rows}) != len(rows):
+        raise InvalidTable(f"{where} holds a workload twice: copy the folder again or profile again")
     return rows
 
 
@@ -193,7 +222,7 @@ def _row_from_cells(cells: Mapping[str, str]) -> Row:
     for column, cell in cells.items():
         convert = str if column in _TEXT else int if column in _WHOLE else float
         values[column] = convert(cell) if cell else None
-    if values["status"] not in ("ok", "failed") or not values["key"]:
+    if values["status"] not in ("ok", "failed", "estimated") or not values["key"]:
         raise InvalidTable(f"row {cells['key']!r} has status {cells['status']!r}")
     return Row(**values)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from rich.console import Console
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,7 +26,39 @@ from rich.table import Table
 from profilers.table import LatencyTable
 from spnas_hw.cost.constraints import Budget
 from spnas_hw.pipeline.export import Exported
+from spnas_hw.pipeline.validation import Proof
 from spnas_hw.search.journal import Trial
+
+stderr = Console(stderr=True)
+stdout = Console(soft_wrap=True)
+
+Config = Annotated[
+    str, typer.Option(help="Search configuration: a file, or the name of one in configs/searches.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line of stdout.")]
+TableFolder = Annotated[
+    Path | None,
+    typer.Option("--table", help="Folder of a latency table. Default: this machine's in latency_tables/."),
+]
+Gpu = Annotated[str | None, typer.Option(help="A word of the GPU's name, e.g. V100, or its UUID.")]
+
+
+PROOF_COLUMNS = ("MAPE", "RMSPE", "bias", "worst", "<= 5 %", "<= 10 %", "Spearman", "Kendall")
+
+
+def print_json(document: Any) -> None:
+    """One line on stdout."""
+    sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
+
+
+@contextmanager
+def resumable(how: str) -> Iterator[None]:
+    """Ctrl-C leaves something to go on with; says how. The exit code is 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        stderr.print(f"interrupted: {how} goes on")
+        raise typer.Exit(130) from None
 
 
 def _progress(console: Console, unit: str, transient: bool = False) -> Progress:
@@ -74,16 +110,43 @@ def trials(
 
 
 def table_summary(table: LatencyTable, folder: Path) -> str:
-    """One paragraph on a new latency table."""
+    """One paragraph on a latency table."""
     failures = table.failures()
-    text = (
-        f"{folder}: {len(table.costs())} workloads on {table.provenance.device}, "
-        f"{table.provenance.runtime} {table.provenance.runtime_version}"
-    )
+    about = table.provenance
+    how = "estimated from data sheets, not measured" if about.estimated else f"measured {about.date}"
+    runtime = f"{about.runtime} {about.runtime_version}"
+    text = f"{folder}: {len(table.costs())} workloads on {about.device}, {runtime}, {how}"
+    if about.error_of_sums is not None and about.error_left_out is not None:
+        text += (
+            f"; on {about.calibration_networks} whole detectors the sums err by {about.error_of_sums:.1%}, "
+            f"corrected by the other {about.calibration_networks - 1} by {about.error_left_out:.1%}"
+        )
     if failures:
         key, reason = next(iter(failures.items()))
         text += f"; {len(failures)} failed, the first {key}: {reason}"
     return text
+
+
+def proof_tables(proof: Proof) -> Group:
+    """How good predictions are, and which workloads the errors come from."""
+    title = f"{proof.prediction.count} held-out detectors; errors in percent"
+    measures = Table("", *PROOF_COLUMNS, title=title, box=SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    for name, found in (
+        ("prediction", proof.prediction),
+        ("- uncorrected", proof.uncorrected),
+        ("isolated blocks", proof.isolated),
+        ("line in MACs", proof.macs),
+        ("measured again", proof.floor),
+    ):
+        percents = (found.mape, found.rmspe, found.bias, found.worst, found.within_5, found.within_10)
+        ranks = (found.spearman, found.kendall)
+        measures.add_row(name, *(f"{100 * p:.1f}" for p in percents), *(f"{rank:.4f}" for rank in ranks))
+    columns = ("workload", "times", "cost ms", "should be ms")
+    blamed = Table(*columns, title="where the errors come from", box=SIMPLE_HEAD)
+    for entry in proof.blamed:
+        better = entry.cost_ms + entry.correction_ms
+        blamed.add_row(entry.key, str(entry.occurrences), f"{entry.cost_ms:.4f}", f"{better:.4f}")
+    return Group(measures, blamed)
 
 
 def exported_document(exported: Exported) -> dict[str, Any]:

@@ -12,30 +12,51 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from profilers import nvml
+from profilers.environment import cpu_name
 from profilers.table import LatencyTable
 from spnas_hw import __version__
 from spnas_hw.config import SearchConfig, build
 from spnas_hw.cost.composition import Cost, cost
 from spnas_hw.cost.constraints import Budget, check_feasible, smallest, smallest_latency
 from spnas_hw.errors import InfeasibleBudget, InvalidConfig, MissingWorkload, RunError
-from spnas_hw.search.journal import Trial, read_journal
+from spnas_hw.search.journal import LatencySource, Trial, read_journal
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode, encode
 
 JOURNAL = "journal.jsonl"
-PRECISION, BATCH = "fp32", 1
+BATCH = 1
 
 
 def read_table(folder: Path, config: SearchConfig) -> LatencyTable:
-    """A table that was measured for the batch, precision and input size of `config`."""
+    """A table of the batch and input size of `config`; its precision is that of all that follows from it.
+
+    Raises:
+        InvalidTable, TableMismatch
+    """
     table = LatencyTable.read(folder)
-    table.require(
-        batch=BATCH,
-        precision=PRECISION,
-        input_height=config.input_height,
-        input_width=config.input_width,
-    )
+    table.require(batch=BATCH, input_height=config.input_height, input_width=config.input_width)
     return table
+
+
+def find_table(home: Path, word: str | None = None) -> Path:
+    """The table in `home` to use when none is named: the only one, or the only one of a device.
+
+    Args:
+        word: of the device's name, whatever the case; None: one of the devices of this machine.
+
+    Raises:
+        InvalidConfig: none, or several; lists what is there.
+    """
+    folders = sorted(path.parent for path in home.glob("*/provenance.json"))
+    devices = [cpu_name(), *(gpu.name for gpu in nvml.devices())] if word is None else [word]
+    tables = {folder: LatencyTable.read(folder).provenance.device.lower() for folder in folders}
+    own = [folder for folder, name in tables.items() if any(device.lower() in name for device in devices)]
+    found = own if word is not None or len(own) == 1 else folders
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(str(path) for path in folders) or "none; measure one with spnas-hw profile"
+    raise InvalidConfig(f"name a latency table with --table; there are: {known}")
 
 
 @dataclass(frozen=True)
@@ -71,7 +92,16 @@ class Run:
 
     def price(self, architecture: Architecture) -> Cost:
         """What the whole detector costs, its latency predicted from the table."""
-        return cost(architecture, self.config.detector, self.config.size, self.costs, PRECISION)
+        return cost(architecture, self.config.detector, self.config.size, self.costs, self.precision)
+
+    @property
+    def precision(self) -> str:
+        """What the detector computes in: what its table was measured in."""
+        return self.table.provenance.precision
+
+    @property
+    def latency_source(self) -> LatencySource:
+        return "estimated" if self.table.provenance.estimated else "predicted"
 
     @cached_property
     def costs(self) -> dict[str, float]:
@@ -145,6 +175,6 @@ class Run:
             config.detector,
             config.size,
             self.costs,
-            PRECISION,
+            self.precision,
             config.headroom,
         )

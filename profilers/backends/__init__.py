@@ -101,17 +101,25 @@ def backend_by_name(name: str, **options: Any) -> Backend:
     Raises:
         BackendUnavailable: no such backend, or one that does not take such an option.
     """
-    if name not in BACKENDS:
-        raise BackendUnavailable(f"no runtime {name!r}: choose one of {', '.join(BACKENDS)}")
-    module, _, attribute = BACKENDS[name].partition(":")
-    backend = getattr(import_module(module), attribute)
     options = {option: value for option, value in options.items() if value is not None}
-    known = inspect.signature(backend).parameters
+    known = options_of(name)
     if unknown := [option for option in options if option not in known]:
         raise BackendUnavailable(
             f"runtime {name!r} takes {', '.join(known) or 'no options'}, not {unknown[0]!r}"
         )
-    return cast(Backend, backend(**options))
+    return cast(Backend, _constructor(name)(**options))
+
+
+def options_of(name: str) -> tuple[str, ...]:
+    """Options of the backend of that name. Raises BackendUnavailable: no such backend."""
+    return tuple(inspect.signature(_constructor(name)).parameters)
+
+
+def _constructor(name: str) -> Any:
+    if name not in BACKENDS:
+        raise BackendUnavailable(f"no runtime {name!r}: choose one of {', '.join(BACKENDS)}")
+    module, _, attribute = BACKENDS[name].partition(":")
+    return getattr(import_module(module), attribute)
 
 
 def model_from(model: Model) -> onnx.ModelProto:

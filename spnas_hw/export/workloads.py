@@ -7,7 +7,7 @@ would take minutes. How a marginal cost follows from the probes is told in `prof
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,8 @@ import torch
 from onnx.utils import Extractor
 from torch import Tensor, nn
 
-from profilers.manifest import Probe, write_manifest
+from profilers.half import half_precision
+from profilers.manifest import Probe, Whole, write_manifest
 from profilers.network import OUT
 from spnas_hw import __version__
 from spnas_hw.cost.closed_set import representatives
@@ -33,6 +34,11 @@ from spnas_hw.space.search_space import SearchSpace
 
 Build = Callable[[Architecture], nn.Module]
 """An architecture -> its whole detector, with mmdet's attribute names, in eval mode."""
+PRECISIONS: Mapping[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
+    "fp32": lambda model: model,
+    "fp16": half_precision,
+}
+"""What makes a model of a precision from one of float32."""
 CHAIN_LENGTHS = (1, 2, 4)
 PARTS_PER_EXPORT = 40
 
@@ -47,19 +53,34 @@ class Part:
 
 
 def write_workloads(
-    folder: Path, space: SearchSpace, detector: Detector, size: Size, build: Build, space_hash: str
+    folder: Path,
+    space: SearchSpace,
+    detector: Detector,
+    size: Size,
+    build: Build,
+    *,
+    space_hash: str,
+    precision: str,
+    wholes: Sequence[Architecture],
 ) -> Path:
     """Writes the parts and `manifest.json` of all serial architectures of `space`; returns its path.
 
-    `size` is (height, width) of the image; batch 1, float32. Weights are random: latency does not depend
-    on them. Raises ExportError.
+    Batch 1. Weights are random: latency does not depend on them.
+
+    Args:
+        size: (height, width) of the image.
+        precision: fp32, or fp16 (`profilers.half`).
+        wholes: architectures of the space that are measured whole, to correct the sums by.
+
+    Raises:
+        ExportError: the export failed.
     """
     parts: dict[str, Part] = {}
     loads: dict[str, Workload] = {}
     for architecture in representatives(space):
         own = {load.key: load for load in workloads(architecture, detector, size)}
         if not own.keys() <= parts.keys():
-            model = _with_live_norms(build(architecture))
+            model = with_live_norms(build(architecture))
             for load, part in _parts(model, architecture, detector, size):
                 parts.setdefault(load.key, part)
         loads.update(own)
@@ -78,12 +99,29 @@ def write_workloads(
         tool_version=__version__,
         space_hash=space_hash,
         batch=1,
-        precision="fp32",
+        precision=precision,
         input_height=size[0],
         input_width=size[1],
-        parts=_export(parts),
+        parts={key: PRECISIONS[precision](model) for key, model in _export(parts).items()},
         workloads=probes,
+        wholes=[_whole(architecture, detector, size) for architecture in wholes],
     )
+
+
+def _whole(architecture: Architecture, detector: Detector, size: Size) -> Whole:
+    """A whole detector as a chain of parts: each lateral behind the stage that it reads."""
+    loads = workloads(architecture, detector, size)
+    laterals = {load.size: load.key for load in loads if isinstance(load, Lateral)}
+    blocks = [load for load in loads if isinstance(load, ResidualBlock)]
+    heads = [
+        load.key for load in loads if isinstance(load, (Fpn, DenseHeadLoad, RoiHeadLoad, PostprocessLoad))
+    ]
+    parts = [load.key for load in loads if isinstance(load, Stem)]
+    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        parts.append(block.key)
+        if following is None or following.stride == 2:
+            parts.append(laterals[block.out_size])
+    return Whole(parts=(*parts, *heads), workloads=tuple(load.key for load in loads))
 
 
 def _parts(
@@ -109,7 +147,9 @@ def _parts(
             case ResidualBlock():
                 yield load, Part(blocks.pop(0), {"x": (1, load.in_channels, *load.size)}, ("x",))
             case Lateral():
-                yield load, Part(laterals.pop(0), {"x": (1, load.in_channels, *load.size)}, ("lateral",))
+                level = stages - len(laterals)
+                inputs = {"x": (1, load.in_channels, *load.size)}
+                yield load, Part(laterals.pop(0), inputs, (f"lateral{level}",))
             case Fpn():
                 inputs = {f"lateral{i}": levels[f"p{i}"] for i in range(stages)}
                 yield load, Part(TopDown(neck), inputs, tuple(levels))
@@ -184,11 +224,11 @@ def _repeating(block: Block, channels: int, size: Size) -> ResidualBlock:
 def _repeating_part(load: ResidualBlock, build: Build) -> Part:
     """A repeating block that no architecture of the space has, from one that has it."""
     stages = (Stage((False, False)),)
-    model = _with_live_norms(build(Architecture(load.block, load.planes, False, stages)))
+    model = with_live_norms(build(Architecture(load.block, load.planes, False, stages)))
     return Part(model.backbone.layer1[1], {"x": (1, load.in_channels, *load.size)}, ("x",))
 
 
-def _with_live_norms(model: nn.Module) -> nn.Module:
+def with_live_norms(model: nn.Module) -> nn.Module:
     """Blocks start as identities; zeros would let a runtime skip work and a GPU save power."""
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():

@@ -13,7 +13,7 @@ from spnas_hw.cost.constraints import Budget
 from spnas_hw.errors import ExportError, RunError
 from spnas_hw.export.bundle import read_bundle, write_bundle
 from spnas_hw.export.parity import Parity, parity
-from spnas_hw.run import PRECISION, Run
+from spnas_hw.run import Run
 from spnas_hw.search.journal import Trial
 from spnas_hw.space.codec import decode
 
@@ -81,10 +81,11 @@ def export_trial(
     from spnas_hw.detection.inference import detect, load_detector, preprocess
     from spnas_hw.export.detector import detector_onnx
     from spnas_hw.export.engine import engine_from_onnx
+    from spnas_hw.export.workloads import PRECISIONS
 
     config = run.config
     model = load_detector(weights, decode(trial.code), config.detector)
-    onnx_model = detector_onnx(model, config.detector, config.size)
+    onnx_model = PRECISIONS[run.precision](detector_onnx(model, config.detector, config.size))
     images = [preprocess(p, config.size) for p in image_paths(config.dataset, "val")[:PARITY_IMAGES]]
     with backend:
         session = backend.load(onnx_model)
@@ -112,6 +113,7 @@ def export_trial(
     metadata = _metadata(run, trial) | {
         "latency": {
             "predicted_ms": trial.latency_ms,
+            "prediction": "estimated" if run.table.provenance.estimated else "measured blocks",
             "clock": asdict(measured.raw),
             "at_table_speed_ms": None if note else measured.latency_ms,
             "drift": None if note else measured.drift,
@@ -129,6 +131,8 @@ def export_trial(
 def _not_comparable(run: Run, facts: Facts) -> str | None:
     """Why a measurement here cannot be held against the table's predictions, if so."""
     table = run.table.provenance
+    if table.estimated:
+        return "the table is estimated, not measured: there is nothing to compare with"
     for name in ("device", "runtime", "runtime_version", "threads"):
         if facts[name] != (measured := getattr(table, name)):
             return f"measured on {name} {facts[name]}, the table on {measured}: they do not compare"
@@ -171,7 +175,7 @@ def _metadata(run: Run, trial: Trial) -> dict[str, Any]:
             "labels": "[D] int64: index into classes, -1 in padding rows",
             "nms_converged": "[] bool: whether the suppression equals greedy NMS",
         },
-        "precision": PRECISION,
+        "precision": run.precision,
         "budget": asdict(run.budget),
         "metrics": trial.metrics,
         "macs": trial.macs,

@@ -3,38 +3,69 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from profilers.backends import Backend
-from profilers.errors import BackendUnavailable, InvalidManifest, InvalidTable
+import numpy as np
+
+from profilers.backends import Backend, backend_by_name, options_of
+from profilers.errors import BackendUnavailable, InvalidManifest
 from profilers.manifest import read_manifest
 from profilers.nvml import find_device
 from profilers.protocol import measure_manifest
-from profilers.table import LatencyTable, table_name
 from spnas_hw import __version__
 from spnas_hw.config import SearchConfig, fingerprint
 from spnas_hw.cost.composition import cost
 from spnas_hw.errors import InvalidConfig
-from spnas_hw.run import PRECISION, read_table
+from spnas_hw.run import read_table
+from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode, encode
+from spnas_hw.space.search_space import SearchSpace
+
+CALIBRATION_NETWORKS = 24
+_CALIBRATION_SEED = 2020
 
 
-def write_manifest(config: SearchConfig, folder: Path) -> Path:
-    """Exports every workload of the search space to `folder`; returns the manifest's path."""
+def write_manifest(config: SearchConfig, folder: Path, precision: str) -> Path:
+    """Exports every workload of the search space to `folder`; returns the manifest's path.
+
+    Raises InvalidConfig: no such precision.
+    """
     from spnas_hw.detection.detector import build_model
-    from spnas_hw.export.workloads import write_workloads
+    from spnas_hw.export.workloads import PRECISIONS, write_workloads
 
+    if precision not in PRECISIONS:
+        raise InvalidConfig(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     return write_workloads(
         folder,
         config.space,
         config.detector,
         config.size,
         lambda architecture: build_model(architecture, config.detector),
-        space_hash(config),
+        space_hash=space_hash(config),
+        precision=precision,
+        wholes=calibration_architectures(config),
     )
+
+
+def calibration_architectures(config: SearchConfig) -> list[Architecture]:
+    """Those that are measured whole beside the workloads; the same for the same space."""
+    rng = np.random.default_rng(_CALIBRATION_SEED)
+    return distinct_samples(config.space, CALIBRATION_NETWORKS, rng)
+
+
+def distinct_samples(
+    space: SearchSpace, count: int, rng: np.random.Generator, without: Collection[Architecture] = ()
+) -> list[Architecture]:
+    """At most `count` random architectures; fewer where the space is that small."""
+    found: dict[Architecture, None] = {}
+    for _ in range(50 * count):
+        architecture = space.sample(rng)
+        if len(found) < count and architecture not in without:
+            found[architecture] = None
+    return list(found)
 
 
 def space_hash(config: SearchConfig) -> str:
@@ -42,17 +73,17 @@ def space_hash(config: SearchConfig) -> str:
     return fingerprint(config.space) + fingerprint(config.detector)
 
 
-def ensure_manifest(config: SearchConfig, folder: Path) -> Path:
+def ensure_manifest(config: SearchConfig, folder: Path, precision: str) -> Path:
     """The manifest of the search space in `folder`, exported unless it lies there already."""
     path = folder / "manifest.json"
-    if not _is_current(path, config):
+    if not _is_current(path, config, precision):
         path.unlink(missing_ok=True)  # first, so that an interruption leaves no manifest without its parts
         shutil.rmtree(folder / "parts", ignore_errors=True)
-        write_manifest(config, folder)
+        write_manifest(config, folder, precision)
     return path
 
 
-def _is_current(path: Path, config: SearchConfig) -> bool:
+def _is_current(path: Path, config: SearchConfig, precision: str) -> bool:
     if not path.exists():
         return False
     try:
@@ -60,51 +91,68 @@ def _is_current(path: Path, config: SearchConfig) -> bool:
     except InvalidManifest:
         return False
     size = (found.input_height, found.input_width)
-    return (found.space_hash, found.tool_version, size) == (space_hash(config), __version__, config.size)
+    own = (found.space_hash, found.tool_version, found.precision, size)
+    return own == (space_hash(config), __version__, precision, config.size)
 
 
-def require_gpu(word: str) -> None:
-    """Raises BackendUnavailable: no such GPU, or none of the backends here can measure it."""
-    gpu = find_device(word)
-    raise BackendUnavailable(
-        f"{gpu.name} is here, but no GPU backend is in this version: "
-        "measure on the CPU with --backend onnxruntime, or use the exported workloads with your own runtime"
-    )
+GPU_RUNTIMES = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "torch-cuda")
+"""In the order of preference."""
+
+
+def backend(runtime: str | None, gpu: str | None, threads: int | None, cache: Path | None) -> Backend:
+    """What measures, not yet entered.
+
+    Args:
+        runtime: None chooses onnxruntime, or with a GPU the first of GPU_RUNTIMES that works with it.
+        gpu: a word of its name, or its UUID.
+        cache: where what a runtime builds is kept; None: below build/, for runtimes that build.
+
+    Raises:
+        BackendUnavailable: no such GPU; what is missing for it.
+    """
+    device = None if gpu is None else find_device(gpu)
+    if runtime is None and device is None:
+        runtime = "onnxruntime"
+    missing = []
+    for name in GPU_RUNTIMES if runtime is None else (runtime,):
+        options: dict[str, Any] = {"gpu": device, "threads": threads}
+        if "cache" in options_of(name):
+            options["cache"] = cache or Path("build/engines") / name
+        found = backend_by_name(name, **options)
+        if runtime is not None:
+            return found
+        try:
+            with found:
+                return found
+        except BackendUnavailable as error:
+            missing.append(f"{name}: {error}")
+    raise BackendUnavailable(f"no runtime for {device.name if device else gpu}: {'; '.join(missing)}")
 
 
 def profile(
-    config: SearchConfig,
+    manifest: Path,
     backend: Backend,
-    workloads: Path,
     out: Path,
     progress: Callable[[float, int], None],
+    again: bool = False,
 ) -> Path:
-    """Measures every workload of the search space; returns the folder of the table below `out`.
+    """Measures every workload of a manifest; returns the folder of the table below `out`.
 
-    Raises:
-        InvalidConfig: the folder of the table holds one of another search space.
+    Raises TableMismatch: the folder of the table holds one of another search space.
     """
-    manifest = read_manifest(ensure_manifest(config, workloads))
+    document = read_manifest(manifest)
     with backend:
-        facts = backend.describe()
-        size = (manifest.batch, manifest.input_height, manifest.input_width)
-        folder = out / table_name(str(facts["device"]), str(facts["runtime"]), manifest.precision, *size)
-        _refuse_other_space(folder, manifest.space_hash)
-        return measure_manifest(manifest, backend, out, progress=progress)
-
-
-def _refuse_other_space(folder: Path, space_hash: str) -> None:
-    try:
-        found = LatencyTable.read(folder).provenance.space_hash
-    except InvalidTable:
-        return  # none, or one that nobody can use
-    if found != space_hash:
-        raise InvalidConfig(f"{folder} holds the table of another search space: choose another --out")
+        return measure_manifest(document, backend, out, again=again, progress=progress)
 
 
 def predict(code: str, config: SearchConfig, table_folder: Path) -> dict[str, Any]:
     """Costs of the whole detector of a code. Raises MissingWorkload."""
     architecture = decode(code)
     table = read_table(table_folder, config)
-    found = cost(architecture, config.detector, config.size, table.costs(), PRECISION)
-    return {"code": encode(architecture), **asdict(found), "table": table.name()}
+    found = cost(architecture, config.detector, config.size, table.costs(), table.provenance.precision)
+    return {
+        "code": encode(architecture),
+        **asdict(found),
+        "table": table.name(),
+        "estimated": table.provenance.estimated,
+    }

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spnas_hw.export.bundle import read_bundle
-from spnas_hw.run import PRECISION, Run
+from spnas_hw.run import Run
 from spnas_hw.search.journal import Trial
 
 
@@ -21,8 +21,9 @@ def report(run: Run) -> tuple[Path, list[dict[str, Any]]]:
         run.trials(),
         budget_ms=run.budget.latency_ms,
         baseline=baseline,
+        source="estimated from data sheets" if run.table.provenance.estimated else "predicted from the table",
         title=f"{run.table.provenance.device}, {run.table.provenance.runtime}, "
-        f"{run.config.input_height}x{run.config.input_width}, {PRECISION}",
+        f"{run.config.input_height}x{run.config.input_width}, {run.precision}",
     )
     rows = [_row(run, "winner", winner, run.folder / "bundle")]
     if baseline is not None:

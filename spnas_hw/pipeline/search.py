@@ -65,6 +65,7 @@ def search(
         price=run.price,
         max_sample=run.config.serial.max_sample,
         seed=run.config.seed,
+        latency_source=run.latency_source,
         on_trial=finish,
     )
     write_views(journal.trials, run.folder)  # a crash may have come between journal and views
@@ -93,6 +94,7 @@ def train_baseline(run: Run, progress: TrialProgress) -> Trial:
         price=run.price,
         max_sample=1 + (winner.iterations - first.iterations) // run.config.schedule.iterations,
         seed=run.config.seed,
+        latency_source=run.latency_source,
     )
     baseline = run.baseline()
     if baseline is None:

@@ -10,11 +10,18 @@ from spnas_hw.search.journal import Trial
 
 
 def latency_figure(
-    path: Path, trials: Sequence[Trial], *, budget_ms: float | None, baseline: Trial | None, title: str
+    path: Path,
+    trials: Sequence[Trial],
+    *,
+    budget_ms: float | None,
+    baseline: Trial | None,
+    source: str,
+    title: str,
 ) -> None:
-    """mAP against predicted latency as a PNG: all trials, the front, the budget, the baseline.
+    """mAP against latency as a PNG: all trials, the front, the budget, the baseline.
 
-    `baseline` is the network the search started from, trained as long as the winner was.
+    `baseline` is the network the search started from, trained as long as the winner was; `source` says
+    where the latencies come from.
 
     Raises:
         RunError: no trial has both numbers.
@@ -55,7 +62,7 @@ def latency_figure(
         )
     if budget_ms is not None:
         axes.axvline(budget_ms, color="tab:red", linestyle="--", label=f"budget {budget_ms:g} ms")
-    axes.set_xlabel("latency of the whole detector, predicted from the table (ms)")
+    axes.set_xlabel(f"latency of the whole detector, {source} (ms)")
     axes.set_ylabel("COCO mAP")
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)

@@ -20,6 +20,8 @@ from spnas_hw.errors import RunError
 from spnas_hw.search.pareto import pareto_front
 
 Status = Literal["ok", "failed"]
+LatencySource = Literal["predicted", "estimated", "measured"]
+"""From a table of measured blocks, from one reckoned from data sheets, or of the whole detector."""
 CSV_COLUMNS = (
     "arch",
     "worker_id",
@@ -58,7 +60,7 @@ class Trial:
     status: Status
     metrics: dict[str, float | None]
     latency_ms: float | None
-    latency_source: Literal["predicted", "measured"] | None
+    latency_source: LatencySource | None
     memory_mb: float
     macs: int
     params: int

@@ -11,7 +11,7 @@ import numpy as np
 
 from spnas_hw.cost.composition import Cost
 from spnas_hw.errors import RunError, TrainingError
-from spnas_hw.search.journal import Journal, Trial
+from spnas_hw.search.journal import Journal, LatencySource, Trial
 from spnas_hw.search.serial import Searcher
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import encode
@@ -39,6 +39,7 @@ def run(
     max_sample: int,
     seed: int,
     phase: Literal["serial", "parallel"] = "serial",
+    latency_source: LatencySource = "predicted",
     on_trial: Callable[[Trial], None] = lambda trial: None,
 ) -> None:
     """Searches until the journal holds `max_sample` trials; those it has already are told, not repeated.
@@ -72,7 +73,7 @@ def run(
             status="failed" if reason else "ok",
             metrics=evaluation.metrics,
             latency_ms=found.latency_ms,
-            latency_source=None if found.latency_ms is None else "predicted",
+            latency_source=None if found.latency_ms is None else latency_source,
             memory_mb=found.memory_mb,
             macs=found.macs,
             params=found.params,

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from profilers.manifest import Manifest, Probe, read_manifest, write_manifest
+from profilers.manifest import Manifest, Probe, Whole, read_manifest, write_manifest
 from profilers.network import OUT
 
 SHAPE = (1, 4, 6, 8)
@@ -56,7 +56,10 @@ def chain(key: str, counts: Sequence[int] = (1, 2, 4)) -> list[Probe]:
 
 
 def manifest(
-    folder: Path, parts: Mapping[str, onnx.ModelProto], workloads: Mapping[str, Sequence[Probe]]
+    folder: Path,
+    parts: Mapping[str, onnx.ModelProto],
+    workloads: Mapping[str, Sequence[Probe]],
+    wholes: Sequence[Whole] = (),
 ) -> Manifest:
     """Write a manifest and read it back."""
     path = write_manifest(
@@ -69,5 +72,6 @@ def manifest(
         input_width=8,
         parts=parts,
         workloads=workloads,
+        wholes=wholes,
     )
     return read_manifest(path)

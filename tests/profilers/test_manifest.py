@@ -9,7 +9,7 @@ import pytest
 from onnx_parts import chain, conv, manifest
 
 from profilers.errors import InvalidManifest
-from profilers.manifest import Probe, read_manifest, write_manifest
+from profilers.manifest import Probe, Whole, read_manifest, write_manifest
 
 
 @pytest.fixture
@@ -131,3 +131,11 @@ def test_writer_takes_serialised_parts(tmp_path: Path) -> None:
         workloads={"b": [Probe(count=2, parts=("b", "b"))]},
     )
     assert read_manifest(path).batch == 2
+
+
+def test_whole_networks(tmp_path: Path) -> None:
+    whole = Whole(parts=("b", "b", "b"), workloads=("b", "b", "b"))
+    found = manifest(tmp_path, {"b": conv()}, {"b": chain("b", (1, 2))}, [whole])
+    assert found.wholes == (whole,) and found.networks()[-1] == ("b", "b", "b")
+    edit(tmp_path, lambda m: m["wholes"][0].update(workloads=["who"]))
+    assert "'who', which is no workload" in refusal(tmp_path)

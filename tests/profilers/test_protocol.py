@@ -17,7 +17,7 @@ from profilers.backends.fake import FakeBackend
 from profilers.condition import Condition
 from profilers.errors import InvalidTable, MeasurementFailed, TableMismatch
 from profilers.interleaving import Group, Settings
-from profilers.manifest import Manifest, Probe, read_manifest
+from profilers.manifest import Manifest, Probe, Whole, read_manifest
 from profilers.measurements import Measurements
 from profilers.protocol import measure_manifest, network_groups
 from profilers.table import LatencyTable
@@ -203,6 +203,37 @@ def test_a_table_of_another_space_is_not_overwritten(space: Manifest, tmp_path: 
     (space.folder / "manifest.json").write_text(document)
     with pytest.raises(TableMismatch, match="another search space"):
         profile(read_manifest(space.folder), device(), tmp_path)
+
+
+def test_whole_networks_correct_the_costs(tmp_path: Path) -> None:
+    """On this device a part in a chain of more than four costs 10 % less."""
+    parts = {key: part(ms) for key, ms in COST.items()}
+    wholes = [("a",) * n + ("b",) * m for n in (2, 4, 6) for m in (3, 5, 7)]
+    space = manifest(
+        tmp_path / "m",
+        parts,
+        {key: chain(key) for key in ("a", "b")} | {"overhead": [Probe(count=1, parts=("t",))]},
+        [Whole(parts=parts, workloads=parts) for parts in wholes],
+    )
+    backend = device()
+    load = backend.load
+
+    def cheaper_when_long(model: onnx.ModelProto) -> object:
+        session = load(model)
+        if sum(node.op_type == "Conv" for node in model.graph.node) > 4:
+            session._cost_ms = 0.9 * (session._cost_ms - backend.overhead_ms)
+        return session
+
+    backend.load = cheaper_when_long  # type: ignore[method-assign]
+    table = profile(space, backend, tmp_path / "out")
+    assert table.costs()["a"] == pytest.approx(0.9 * COST["a"], rel=0.02)
+    assert table.costs()["b"] == pytest.approx(0.9 * COST["b"], rel=0.02)
+    rows = {row.key: row for row in table.rows}
+    assert rows["a"].latency_ms == pytest.approx(COST["a"]) and rows["overhead"].correction_ms is None
+    about = table.provenance
+    assert about.calibration_networks == len(wholes)
+    assert about.error_of_sums == pytest.approx(1 / 0.9 - 1, rel=0.01)
+    assert about.error_left_out is not None and about.error_left_out < 0.01
 
 
 def hot(now_ms: float) -> Condition:

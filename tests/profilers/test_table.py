@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -29,8 +30,29 @@ PROVENANCE = Provenance(
     environment={"cpu": "x", "cpu_count": 2, "power_w": 1.5, "gpu": None},
 )
 ROWS = (
-    Row("a,b", "ok", 1.25, 0.01, 0.001, 80, 5.0, 4.5, 5.5, 6.0, 0.05, 1 << 40, 0.5),
-    Row("fused away", "ok", -0.001, 0.002),
+    Row(
+        "a,b",
+        "ok",
+        latency_ms=1.25,
+        latency_ci_ms=0.01,
+        correction_ms=-0.05,
+        chain_residual=0.001,
+        samples=80,
+        median_ms=5.0,
+        p10_ms=4.5,
+        p90_ms=5.5,
+        p99_ms=6.0,
+        coefficient_of_variation=0.05,
+        throttled=3,
+        rebuild_cv=0.01,
+        build_s=2.5,
+        weights_bytes=1 << 40,
+        activation_bytes=7,
+        device_bytes=9,
+        energy_mj=0.5,
+        note="no graph, sadly",
+    ),
+    Row("fused away", "ok", latency_ms=-0.001, latency_ci_ms=0.002),
     Row("broken", "failed", reason="the runtime said 'no', twice"),
 )
 TABLE = LatencyTable(PROVENANCE, ROWS)
@@ -58,14 +80,14 @@ def test_name() -> None:
 
 
 def test_costs_and_failures_are_apart() -> None:
-    assert TABLE.costs() == {"a,b": 1.25, "fused away": -0.001}
+    assert TABLE.costs() == pytest.approx({"a,b": 1.2, "fused away": -0.001})
     assert TABLE.failures() == {"broken": "the runtime said 'no', twice"}
 
 
 def test_unmeasured_is_empty_and_not_zero(folder: Path) -> None:
     frame = pandas.read_csv(folder / "table.csv")
     assert tuple(frame.columns) == COLUMNS
-    assert frame.loc[frame.key == "broken", "latency_ms":"energy_mj"].isna().all().all()
+    assert frame.loc[frame.key == "broken", "latency_ms":"note"].isna().all().all()
 
 
 def test_writing_replaces_and_leaves_nothing_behind(folder: Path) -> None:
@@ -164,3 +186,40 @@ class _written:
 
     def __exit__(self, *error: object) -> None:
         self._folder.cleanup()
+
+
+def test_an_estimate_has_nothing_that_only_a_measurement_tells(tmp_path: Path) -> None:
+    about = PROVENANCE.model_copy(
+        update={"estimated": True, "reference_ms": None, "manifest_sha256": None, "runtime": "estimate"}
+    )
+    table = LatencyTable(about, (Row("a", "estimated", latency_ms=1.0, note="roofline"),))
+    table.write(tmp_path / "e")
+    assert LatencyTable.read(tmp_path / "e") == table and table.costs() == {"a": 1.0}
+    with pytest.raises(InvalidTable, match="estimated"):
+        Row("a", "estimated", latency_ms=1.0, latency_ci_ms=0.1)
+    for half in ({"estimated": True}, {"reference_ms": None}):
+        with pytest.raises(ValueError, match="neither"):
+            Provenance(**{**PROVENANCE.model_dump(), **half})
+
+
+def test_a_failing_replacement_keeps_the_old_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = os.replace
+    calls = iter([replace])
+
+    def second_fails(source: Path, target: Path) -> None:
+        next(calls, refuse)(source, target)
+
+    def refuse(source: Path, target: Path) -> None:
+        monkeypatch.undo()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", second_fails)
+    with pytest.raises(OSError, match="No space"):
+        LatencyTable(PROVENANCE, ROWS[:1]).write(folder)
+    assert LatencyTable.read(folder) == TABLE
+    assert [path.name for path in folder.parent.iterdir()] == ["table"]
+
+
+def test_two_threads_and_one_are_two_tables() -> None:
+    one, two = (LatencyTable(PROVENANCE.model_copy(update={"threads": n}), ()).name() for n in (1, 2))
+    assert one != two and "2-threads" in two

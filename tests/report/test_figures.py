@@ -16,15 +16,26 @@ def test_a_figure_is_drawn(tmp_path: Path) -> None:
         trial(2, "b_22_0", None),
     ]
     baseline = trial(3, "b_11_0", 0.15)
-    latency_figure(tmp_path / "a.png", trials, budget_ms=12.0, baseline=baseline, title="a device")
-    latency_figure(tmp_path / "b.png", trials, budget_ms=None, baseline=None, title="a device")
+    latency_figure(
+        tmp_path / "a.png", trials, budget_ms=12.0, baseline=baseline, source="predicted", title="a device"
+    )
+    latency_figure(
+        tmp_path / "b.png", trials, budget_ms=None, baseline=None, source="predicted", title="a device"
+    )
     first, second = ((tmp_path / name).read_bytes() for name in ("a.png", "b.png"))
     assert first.startswith(b"\x89PNG") and len(first) > 10_000 and first != second
 
 
 def test_nothing_to_draw(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="nothing to draw"):
-        latency_figure(tmp_path / "a.png", [trial(0, "b_1_0", None)], budget_ms=1.0, baseline=None, title="")
+        latency_figure(
+            tmp_path / "a.png",
+            [trial(0, "b_1_0", None)],
+            budget_ms=1.0,
+            baseline=None,
+            source="predicted",
+            title="",
+        )
     assert list(tmp_path.iterdir()) == []
 
 

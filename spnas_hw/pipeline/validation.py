@@ -1,0 +1,200 @@
+"""Predictions of a latency table against whole detectors, measured; beside what people use instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from profilers.backends import Backend, Model
+from profilers.manifest import read_manifest
+from profilers.table import LatencyTable
+from profilers.whole import ModelLatency, measure_models
+from spnas_hw.config import SearchConfig
+from spnas_hw.cost.accuracy import Accuracy, Attribution, accuracy, attribution, fitted_line
+from spnas_hw.cost.composition import latency_ms, macs, workloads
+from spnas_hw.cost.workload import Overhead, Workload
+from spnas_hw.errors import InvalidConfig
+from spnas_hw.pipeline.profile import (
+    backend,
+    calibration_architectures,
+    distinct_samples,
+    ensure_manifest,
+    space_hash,
+)
+from spnas_hw.run import read_table
+from spnas_hw.space.architecture import Architecture
+from spnas_hw.space.codec import encode
+
+Progress = Callable[[float, int], None]
+_TOGETHER = 16  # networks that take turns
+_BLAMED = 8  # workloads listed
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One detector that took no part in making the table. `measured_ms` is the mean of both passes."""
+
+    code: str
+    predicted_ms: float
+    measured_ms: float
+    passes_ms: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How good a table's predictions are, and what the same networks say of other ways to predict.
+
+    Attributes:
+        prediction: sums of marginal costs with the table's corrections.
+        uncorrected: the same without the corrections.
+        isolated: sums of blocks measured alone.
+        macs: the straight line in MACs, fitted on the very networks it is judged by.
+        floor: the second pass over the networks against the first.
+        drift: the reference network in this measurement against that of the table, over both passes.
+    """
+
+    table: str
+    seed: int
+    prediction: Accuracy
+    uncorrected: Accuracy
+    isolated: Accuracy
+    macs: Accuracy
+    floor: Accuracy
+    drift: tuple[float, float]
+    blamed: list[Attribution]
+    networks: list[HeldOut]
+
+
+def validate(
+    config: SearchConfig,
+    table_folder: Path,
+    count: int,
+    seed: int,
+    gpu: str | None,
+    home: Path,
+    progress: Progress,
+) -> Proof:
+    """Measures `count` random detectors of the space whole, twice, and every block alone.
+
+    Args:
+        gpu: a word of the GPU's name, for a table of a GPU.
+        home: exported detectors are kept here for the next time.
+
+    Raises:
+        InvalidConfig: the table is of another device, runtime version or space, or is only estimated.
+        MissingWorkload: the table lacks a workload.
+    """
+    table = read_table(table_folder, config)
+    device = _device_of(table, config, gpu, home)
+    rng = np.random.default_rng(seed)
+    chosen = distinct_samples(config.space, count, rng, without=calibration_architectures(config))
+    loads = [workloads(architecture, config.detector, config.size) for architecture in chosen]
+    predicted = [latency_ms(network, table.costs()) for network in loads]  # before anything is measured
+    manifest = read_manifest(ensure_manifest(config, home / "workloads", table.provenance.precision))
+    keys = [
+        key for key in sorted({load.key for network in loads for load in network}) if key != Overhead().key
+    ]
+    total = 3 * len(chosen) + len(keys)
+    models = _exported(config, chosen, table, home, lambda done: progress(done, total))
+    with device:
+        _require_same(device, table)
+        done = len(chosen)
+
+        def measure(networks: Sequence[Model]) -> list[ModelLatency]:
+            nonlocal done
+            found: list[ModelLatency] = []
+            for start in range(0, len(networks), _TOGETHER):
+                some = networks[start : start + _TOGETHER]
+                found += measure_models(device, some, reference_ms=table.provenance.reference_ms)
+                progress(done + len(found), total)
+            done += len(found)
+            return found
+
+        passes = [measure(models), measure(models)]
+        alone = measure([manifest.load_part(key) for key in keys])
+    isolated = dict(zip(keys, (found.latency_ms for found in alone), strict=True))
+    return _proof(table, seed, loads, [encode(a) for a in chosen], predicted, passes, isolated)
+
+
+def _proof(
+    table: LatencyTable,
+    seed: int,
+    loads: Sequence[Sequence[Workload]],
+    codes: Sequence[str],
+    predicted: Sequence[float],
+    passes: Sequence[Sequence[ModelLatency]],
+    isolated: dict[str, float],
+) -> Proof:
+    first, second = ([found.latency_ms for found in one] for one in passes)
+    pairs = list(zip(first, second, strict=True))
+    measured = [(a + b) / 2 for a, b in pairs]
+    sums = {row.key: row.latency_ms for row in table.rows if row.latency_ms is not None}
+    uncorrected = [latency_ms(network, sums) for network in loads]
+    alone = [sum(isolated.get(load.key, 0.0) for load in network) for network in loads]
+    residual = np.subtract(measured, predicted)
+    return Proof(
+        table=table.name(),
+        seed=seed,
+        prediction=accuracy(predicted, measured),
+        uncorrected=accuracy(uncorrected, measured),
+        isolated=accuracy(alone, measured),
+        macs=accuracy(fitted_line([macs(network) for network in loads], measured), measured),
+        floor=accuracy(second, first),
+        drift=(_drift(passes[0]), _drift(passes[1])),
+        blamed=attribution(loads, table.costs(), residual)[:_BLAMED],
+        networks=[HeldOut(*found) for found in zip(codes, predicted, measured, pairs, strict=True)],
+    )
+
+
+def _drift(found: Sequence[ModelLatency]) -> float:
+    return float(np.median([latency.drift for latency in found]))
+
+
+def _device_of(table: LatencyTable, config: SearchConfig, gpu: str | None, home: Path) -> Backend:
+    about = table.provenance
+    if about.estimated:
+        raise InvalidConfig(f"table {table.name()} is estimated, not measured: profile the device first")
+    if about.space_hash != space_hash(config):
+        raise InvalidConfig(f"table {table.name()} is of another search space than this configuration's")
+    return backend(about.runtime, gpu, about.threads, home / "engines")
+
+
+def _require_same(device: Backend, table: LatencyTable) -> None:
+    facts = device.describe()
+    for name in ("device", "runtime_version", "threads"):
+        if facts[name] != (measured := getattr(table.provenance, name)):
+            raise InvalidConfig(f"this is {name} {facts[name]}, the table is of {measured}: profile again")
+
+
+def _exported(
+    config: SearchConfig,
+    architectures: Sequence[Architecture],
+    table: LatencyTable,
+    home: Path,
+    progress: Callable[[int], None],
+) -> list[Path]:
+    """The whole detectors as a user would ship them, with random weights."""
+    from spnas_hw.detection.detector import build_model
+    from spnas_hw.export.detector import detector_onnx
+    from spnas_hw.export.workloads import PRECISIONS, with_live_norms
+
+    folder = home / f"detectors-{table.provenance.space_hash}-{table.provenance.precision}"
+    folder = folder.with_name(f"{folder.name}-{config.input_height}x{config.input_width}")
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for done, architecture in enumerate(architectures):
+        progress(done)
+        path = folder / f"{encode(architecture)}.onnx"
+        if not path.exists():
+            model = with_live_norms(build_model(architecture, config.detector))
+            exported = PRECISIONS[table.provenance.precision](
+                detector_onnx(model, config.detector, config.size)
+            )
+            partial = path.with_suffix(".partial")
+            partial.write_bytes(exported.SerializeToString())
+            partial.rename(path)
+        paths.append(path)
+    return paths

@@ -1,0 +1,93 @@
+"""The exported workloads fit together, and chained they are the detectors that ship."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+
+from profilers.backends import backend_by_name
+from profilers.manifest import Manifest, read_manifest
+from spnas_hw.cost.closed_set import closed_set
+from spnas_hw.detection.detector import build_model
+from spnas_hw.export.detector import OUTPUTS, detector_onnx
+from spnas_hw.export.workloads import write_workloads
+from spnas_hw.space.architecture import Architecture, Block
+from spnas_hw.space.codec import decode
+from spnas_hw.space.detector import Detector
+from spnas_hw.space.search_space import SearchSpace
+
+SIZE = (96, 160)
+SPACE = SearchSpace(
+    blocks=(Block("basic"),), base_channels=8, deep_stem=False, stages=(2, 3), depth=(3, 6), doublings=(1, 1)
+)
+DETECTOR = Detector(
+    ("pedestrian", "rider"),
+    neck_channels=16,
+    anchor_scales=(2.5,),
+    proposals_per_level=60,
+    proposals=40,
+    finest_scale=14.0,
+    roi_channels=32,
+    nms_candidates=80,
+    detections=30,
+)
+WHOLES = [decode("b8_112-1"), decode("b8_11-2-11")]
+
+
+def build(architecture: Architecture) -> object:
+    return build_model(architecture, DETECTOR)
+
+
+@pytest.fixture(scope="module", params=["fp32", "fp16"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    folder = tmp_path_factory.mktemp(request.param)
+    path = write_workloads(
+        folder, SPACE, DETECTOR, SIZE, build, space_hash="s", precision=request.param, wholes=WHOLES
+    )
+    return read_manifest(path)
+
+
+def test_every_workload_of_the_space_is_there(exported: Manifest) -> None:
+    expected = closed_set(SPACE, DETECTOR, SIZE)
+    assert {workload.key for workload in exported.workloads} == set(expected)
+
+
+def test_a_whole_runs_from_image_to_boxes(exported: Manifest) -> None:
+    for whole in exported.wholes:
+        model = exported.load_network(whole.parts)
+        with backend_by_name("onnxruntime") as backend:
+            image = np.random.default_rng(0).standard_normal((1, 3, *SIZE)).astype(np.float32)
+            found = backend.load(model).run({"image": image})
+        assert set(OUTPUTS) <= set(found) and found["boxes"].dtype == np.float32
+        assert found["boxes"].shape == (DETECTOR.detections, 4)
+
+
+def test_a_whole_does_what_the_shipped_detector_does(exported: Manifest) -> None:
+    if exported.precision != "fp32":
+        pytest.skip("casts differ where parts were cut apart")
+    for whole, architecture in zip(exported.wholes, WHOLES, strict=True):
+        shipped = detector_onnx(build_model(architecture, DETECTOR).eval(), DETECTOR, SIZE)
+        assert operators(exported.load_network(whole.parts)) == operators(shipped)
+
+
+def operators(model: onnx.ModelProto) -> Counter[str]:
+    """What is computed, and how often; not what only carries constants and shapes around."""
+    plumbing = {
+        *("Constant", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Cast", "Concat", "Transpose", "Slice"),
+        "And",  # joins two flags of convergence, which parts keep apart
+    }
+    return Counter(node.op_type for node in model.graph.node if node.op_type not in plumbing)
+
+
+def test_half_precision_halves_the_weights_and_not_the_boxes(exported: Manifest) -> None:
+    types = Counter(
+        tensor.data_type
+        for key in exported.parts
+        for tensor in exported.load_part(key).graph.initializer
+        if len(tensor.dims) == 4 and tensor.dims[0] > 1
+    )
+    wanted = onnx.TensorProto.FLOAT16 if exported.precision == "fp16" else onnx.TensorProto.FLOAT
+    assert types[wanted] == max(types.values())
