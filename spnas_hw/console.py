@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -25,9 +25,11 @@ from rich.table import Table
 
 from profilers.table import LatencyTable
 from spnas_hw.cost.constraints import Budget
-from spnas_hw.pipeline.export import Exported
-from spnas_hw.pipeline.validation import Proof
 from spnas_hw.search.journal import Trial
+
+if TYPE_CHECKING:  # both wake libraries that few commands need
+    from spnas_hw.pipeline.export import Exported
+    from spnas_hw.pipeline.validation import Proof
 
 stderr = Console(stderr=True)
 stdout = Console(soft_wrap=True)

@@ -14,7 +14,10 @@ from spnas_hw import __version__
 from spnas_hw.cli import app, main
 from spnas_hw.errors import SpnasError
 
-VERBS = ["doctor", "arch", "profile", "predict", "search", "export", "benchmark", "report", "data"]
+VERBS = [
+    *("doctor", "arch", "profile", "export-workloads", "predict", "search", "export", "benchmark", "report"),
+    *("data", "table"),
+]
 
 
 def one_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -131,5 +134,5 @@ def test_interruption_says_how_to_go_on() -> None:
 
 def test_the_light_verbs_do_not_wake_torch() -> None:
     program = "import sys; from spnas_hw import cli; cli.app(['arch', 'r_11'], standalone_mode=False); "
-    program += "assert not {'torch', 'mmdet', 'onnxruntime', 'pandas'} & set(sys.modules), 'heavy'"
+    program += "assert not {'torch', 'mmdet', 'onnxruntime', 'pandas', 'scipy'} & set(sys.modules), 'heavy'"
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
