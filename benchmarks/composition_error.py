@@ -15,6 +15,7 @@ import typer
 
 from profilers.table import LatencyTable
 from spnas_hw import console
+from spnas_hw.cli_profile import CALIBRATION
 from spnas_hw.config import load_search
 from spnas_hw.pipeline import profile as profile_step
 from spnas_hw.pipeline.validation import Proof, validate
@@ -30,12 +31,13 @@ def main(
     gpu: console.Gpu = None,
     threads: int | None = None,
     precision: str = "fp32",
+    calibration: int = CALIBRATION,
     seed: int = 0,
 ) -> None:
     loaded = load_search(config)
     device = profile_step.backend(runtime, gpu, threads, HOME / "engines")
     with console.bar(console.stderr, "exporting workloads") as progress:
-        manifest = profile_step.ensure_manifest(loaded, HOME / "workloads", precision)
+        manifest = profile_step.ensure_manifest(loaded, HOME / "workloads", precision, calibration)
         progress(1, 1)
     with console.bar(console.stderr, "profiling") as progress:
         folder = profile_step.profile(manifest, device, HOME / "latency_tables", progress, again=True)

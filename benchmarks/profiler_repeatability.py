@@ -14,6 +14,7 @@ import typer
 from profilers.comparison import compare
 from profilers.table import LatencyTable
 from spnas_hw import console
+from spnas_hw.cli_profile import CALIBRATION
 from spnas_hw.config import load_search
 from spnas_hw.pipeline import profile as profile_step
 
@@ -27,9 +28,10 @@ def main(
     gpu: console.Gpu = None,
     threads: int | None = None,
     precision: str = "fp32",
+    calibration: int = CALIBRATION,
 ) -> None:
     device = profile_step.backend(runtime, gpu, threads, HOME / "engines")
-    manifest = profile_step.ensure_manifest(load_search(config), HOME / "workloads", precision)
+    manifest = profile_step.ensure_manifest(load_search(config), HOME / "workloads", precision, calibration)
     tables = []
     for run in ("first", "second"):
         with console.bar(console.stderr, f"{run} profiling") as progress:

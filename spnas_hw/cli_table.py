@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterable
@@ -19,11 +18,11 @@ from rich.table import Table
 
 from profilers.comparison import Comparison, Pair, compare
 from profilers.table import LatencyTable, Provenance, Row
+from spnas_hw import console
 
 table_app = typer.Typer(help="Latency tables: show, check, diff, import.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a latency table.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line of stdout.")]
 
 WIDTH = 100  # where the output is no terminal; --all takes what it needs
 LISTED = 10  # keys in one table only
@@ -52,7 +51,7 @@ def show(
     sort: Annotated[Order | None, typer.Option(help="Default: as in the file.")] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only the rows that failed, and why.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Every column that holds a value.")] = False,
-    as_json: Json = False,
+    as_json: console.Json = False,
 ) -> None:
     """Show a table: how it was made, its rows, their sum and how quiet the device was."""
     table = LatencyTable.read(folder)
@@ -63,21 +62,22 @@ def show(
         rows.sort(key=lambda row: float("-inf") if row.latency_ms is None else row.latency_ms, reverse=True)
     if as_json:
         document = {"table": table.name(), "provenance": table.provenance.model_dump(mode="json")}
-        _print_json({**document, "summary": _summary(table), "rows": [asdict(row) for row in rows]})
+        console.print_json({**document, "summary": _summary(table), "rows": [asdict(row) for row in rows]})
         return
-    console = _console(3 * WIDTH if every else WIDTH)
-    console.print(_facts(table.provenance))
+    screen = _console(3 * WIDTH if every else WIDTH)
+    screen.print(_facts(table.provenance))
     if ok := [row for row in rows if row.status == "ok"]:
-        console.print(_rows(ok, _columns(ok, every)))
+        screen.print(_rows(ok, _columns(ok, every)))
     for row in rows:
         if row.status == "failed":
-            console.print(f"[red]failed[/] {escape(f'{row.key}: {row.reason}')}", highlight=False)
-    console.print(_summary_text(table), highlight=False, markup=False)
+            screen.print(f"[red]failed[/] {escape(f'{row.key}: {row.reason}')}", highlight=False)
+    screen.print(_summary_text(table), highlight=False, markup=False)
 
 
 @table_app.command()
 def check(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of latency tables.")], as_json: Json = False
+    folders: Annotated[list[Path], typer.Argument(help="Folders of latency tables.")],
+    as_json: console.Json = False,
 ) -> None:
     """Say what is wrong with tables, a line each: columns, units, values, cut or edited files.
 
@@ -91,7 +91,9 @@ def check(
             if not as_json:
                 print(f"{folder}: {line}")
     if as_json:
-        _print_json({"tables": [{"folder": f, "sound": not p, "problems": p} for f, p in found.items()]})
+        console.print_json(
+            {"tables": [{"folder": f, "sound": not p, "problems": p} for f, p in found.items()]}
+        )
     if any(found.values()):
         raise typer.Exit(1)
 
@@ -108,13 +110,13 @@ def diff(
             "exit with 1 when there are any, or keys in one table only.",
         ),
     ] = None,
-    as_json: Json = False,
+    as_json: console.Json = False,
 ) -> None:
     """Compare two tables row by row. A ratio above 1: B is slower. ~: within both confidence intervals."""
     found = compare(LatencyTable.read(a), LatencyTable.read(b))
     differing = found.differing((threshold or 0.0) / 100)
     if as_json:
-        _print_json(_diff_document(found, differing if threshold is not None else found.pairs))
+        console.print_json(_diff_document(found, differing if threshold is not None else found.pairs))
     else:
         _print_diff(found, differing, threshold)
     if threshold is not None and (differing or found.only_a or found.only_b):
@@ -207,7 +209,7 @@ def _sound(folder: Path) -> str:
 
 
 def _print_diff(found: Comparison, differing: tuple[Pair, ...], threshold: float | None) -> None:
-    console = _console()
+    screen = _console()
     pairs = found.pairs if threshold is None else differing
     if pairs:
         shown = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
@@ -216,18 +218,18 @@ def _print_diff(found: Comparison, differing: tuple[Pair, ...], threshold: float
             shown.add_column(heading, justify="right", no_wrap=True)
         for pair in pairs:
             shown.add_row(escape(pair.key), *_latency(pair.a), *_latency(pair.b), *_verdict(pair))
-        console.print(shown)
+        screen.print(shown)
     for name, keys in (("A", found.only_a), ("B", found.only_b)):
         for key in keys[:LISTED]:
-            console.print(f"only in {name}: {key}", highlight=False, markup=False)
+            screen.print(f"only in {name}: {key}", highlight=False, markup=False)
         if len(keys) > LISTED:
-            console.print(f"only in {name}: {len(keys) - LISTED} more, listed with --json")
-    console.print("\n".join(_diff_summary(found, differing, threshold)), highlight=False, markup=False)
+            screen.print(f"only in {name}: {len(keys) - LISTED} more, listed with --json")
+    screen.print("\n".join(_diff_summary(found, differing, threshold)), highlight=False, markup=False)
     if found.provenance:
         shown = Table("provenance", "A", "B", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         for difference in found.provenance:
             shown.add_row(difference.field, _short(difference.a), _short(difference.b))
-        console.print(shown)
+        screen.print(shown)
 
 
 def _diff_summary(found: Comparison, differing: tuple[Pair, ...], threshold: float | None) -> Iterable[str]:
@@ -291,7 +293,3 @@ def _short(value: Any) -> str:
 
 def _console(width: int = WIDTH) -> Console:
     return Console(width=None if sys.stdout.isatty() else width)
-
-
-def _print_json(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 import yaml
 
@@ -102,6 +103,49 @@ def test_the_table_is_complete_and_predicts(home: Path) -> None:
     assert smaller["latency_ms"] < found["latency_ms"] and smaller["macs"] < found["macs"]
 
 
+def test_a_second_profiling_costs_nothing(home: Path) -> None:
+    (table,) = (home / "latency_tables").glob("*/table.csv")
+    before = table.stat().st_mtime_ns
+    shown = json.loads(succeeded(home, "profile", "--config", "mini.yml", "--json").splitlines()[-1])
+    assert shown["table"] == f"latency_tables/{table.parent.name}" and shown["failures"] == {}
+    assert table.stat().st_mtime_ns == before
+
+
+def test_predictions_are_held_against_whole_detectors(home: Path) -> None:
+    proof = json.loads(succeeded(home, "predict", "--validate", "3", "--config", "mini.yml", "--json"))
+    assert proof["prediction"]["count"] == len(proof["networks"]) == 3
+    for network in proof["networks"]:
+        assert len(network["passes_ms"]) == 3
+        assert (
+            0.2 < network["predicted_ms"] / network["measured_ms"] < 5
+        )  # no claim: tiny networks, busy machine
+    assert "isolated blocks" in succeeded(home, "predict", "--validate", "3", "--config", "mini.yml")
+
+
+def test_a_table_goes_to_another_device_and_back(home: Path) -> None:
+    manifest = succeeded(
+        home, "export-workloads", "parcel", "--config", "mini.yml", "--calibration", "0"
+    ).strip()
+    words = ("measure", manifest, "--runtime", "onnxruntime", "--out", "there")
+    program = [sys.executable, "-m", "profilers", *words]
+    done = subprocess.run(program, cwd=home, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folder = done.stdout.strip()
+    assert folder in succeeded(home, "table", "check", folder)
+    assert succeeded(home, "table", "import", folder, "--out", "here").strip().endswith(Path(folder).name)
+    code = ("predict", "b4_11-2", "--config", "mini.yml", "--json", "--table", f"here/{Path(folder).name}")
+    assert json.loads(succeeded(home, *code))["estimated"] is False
+
+
+def test_an_estimate_says_so_everywhere(home: Path) -> None:
+    words = ("--config", "mini.yml", "--out", "guess", "--json")
+    made = json.loads(succeeded(home, "profile", "--gpu", "V100", "--estimate", *words).splitlines()[-1])
+    table = ("--config", "mini.yml", "--table", made["table"])
+    assert "estimated" in succeeded(home, "predict", "b4_11-2", *table)
+    assert "estimated" in refused(home, "predict", "--validate", "3", *table)
+    assert "estimated" in succeeded(home, "table", "show", made["table"])
+
+
 def test_the_run_folder(searched: Path) -> None:
     run = searched / "runs" / "a"
     lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
@@ -142,6 +186,19 @@ def test_report(searched: Path) -> None:
     assert baseline["code"] == "b4_11-2_0-0" and baseline["measured_latency_ms"] > 0
     assert baseline["iterations"] >= winner["iterations"]
     assert "baseline" in succeeded(searched, "report", "runs/a")
+
+
+def test_a_half_precision_table_ships_a_half_precision_detector(home: Path) -> None:
+    config = ("--config", "mini.yml")
+    made = succeeded(home, "profile", *config, "--precision", "fp16", "--calibration", "3", "--json")
+    table = json.loads(made.splitlines()[-1])["table"]
+    assert "-fp16-" in table
+    words = ("--table", table, "--latency-ms", "1000", "--run", "runs/half", "--max-sample", "1")
+    succeeded(home, "search", *config, *words)
+    bundle = home / json.loads(succeeded(home, "export", "runs/half", "--json").splitlines()[-1])["bundle"]
+    assert json.loads((bundle / "metadata.json").read_text())["precision"] == "fp16"
+    weights = onnx.load(bundle / "model.onnx").graph.initializer
+    assert any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in weights)
 
 
 def test_over_budget_is_said_and_exits_non_zero(searched: Path) -> None:

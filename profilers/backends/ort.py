@@ -1,20 +1,28 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime: on the CPU, on an NVIDIA GPU with its own kernels, and with TensorRT inside."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+import contextlib
+import io
+import os
+from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from onnx import TensorProto
 
-from profilers.backends import Array, Facts, Model, bytes_from, model_from
+from profilers.backends import Facts, Model, bytes_from, model_from
+from profilers.backends.ort_session import OrtSession, nodes_elsewhere, refusal
+from profilers.clock import clock_for
 from profilers.condition import Condition
+from profilers.cuda_order import cuda_device
 from profilers.environment import cpu_name
 from profilers.errors import BackendUnavailable, MeasurementFailed
-from profilers.network import random_inputs, signature, weights_bytes
+from profilers.nvml import GpuDevice
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
 
 
 class OrtCpuBackend:
@@ -22,53 +30,59 @@ class OrtCpuBackend:
 
     Args:
         threads: threads within one operator; operators run one after another.
+        pin: keep each thread on a processor of its own, from `__enter__` to `__exit__`, where the system can.
+            Threads that the caller starts in between inherit its processor.
     """
 
     name = "onnxruntime"
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, threads: int = 1, pin: bool = True) -> None:
         self.threads = threads
+        self.pin = pin
         self._ort: ModuleType | None = None
+        self._allowed: set[int] | None = None  # processors of the caller before it was pinned
+        self._processors: list[int] = []  # the caller's, then those of the other threads; none: not pinned
 
     def __enter__(self) -> OrtCpuBackend:
         if self.threads < 1:
             raise BackendUnavailable(f"threads is {self.threads}: ask for at least 1")
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise BackendUnavailable("ONNX Runtime is missing: pip install onnxruntime") from error
-        self._ort = onnxruntime
+        self._ort = _onnxruntime("onnxruntime")
+        if self.pin and hasattr(os, "sched_setaffinity"):
+            self._allowed = os.sched_getaffinity(0)
+            # From the last: interrupts tend to go to the first.
+            chosen = sorted(self._allowed, reverse=True)[: self.threads]
+            self._processors = chosen if len(chosen) == self.threads else []
+            os.sched_setaffinity(0, self._processors[:1] or self._allowed)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ort = None
+        if self._allowed is not None:
+            os.sched_setaffinity(0, self._allowed)
+        self._allowed, self._processors = None, []
 
     def load(self, model: Model) -> OrtSession:
         """A session with every option that moves the time set explicitly."""
-        ort = self._entered()
-        options = ort.SessionOptions()
+        ort = _entered(self._ort, self.name)
+        options = _options(ort)
         options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.enable_mem_pattern = True
-        options.enable_cpu_mem_arena = True
-        options.log_severity_level = 4  # failures are raised, the log would only repeat them
-        try:
-            session = ort.InferenceSession(bytes_from(model), options, providers=["CPUExecutionProvider"])
+        if self._processors[1:]:  # ONNX Runtime counts processors from 1, and leaves the caller alone
+            affinities = ";".join(str(processor + 1) for processor in self._processors[1:])
+            options.add_session_config_entry("session.intra_op_thread_affinities", affinities)
+        with refusal("load"):
+            session = ort.InferenceSession(bytes_from(model), options, providers=[CPU], enable_fallback=0)
             return OrtSession(ort, session, model, clock_for(self.threads)[1])
-        except Exception as error:
-            raise MeasurementFailed(f"ONNX Runtime does not load it: {_first_line(error)}") from error
 
     def describe(self) -> Facts:
         return {
             "device": cpu_name(),
-            "runtime": "onnxruntime",
-            "runtime_version": str(self._entered().__version__),
+            "runtime": self.name,
+            "runtime_version": str(_entered(self._ort, self.name).__version__),
             "threads": self.threads,
-            "execution_provider": "CPUExecutionProvider",
+            "pinned": "yes" if self._processors else "no",
+            "execution_provider": CPU,
             "graph_optimization": "all",
             "clock": clock_for(self.threads)[0],
         }
@@ -76,78 +90,162 @@ class OrtCpuBackend:
     def condition(self) -> Condition:
         return Condition()
 
-    def _entered(self) -> Any:
-        if self._ort is None:
-            raise BackendUnavailable("the onnxruntime backend is used inside 'with' only")
-        return self._ort
 
+class OrtCudaBackend:
+    """Runs models with the CUDA kernels of ONNX Runtime, as a CUDA graph where all of them are on the GPU.
 
-class OrtSession:
-    """One model in ONNX Runtime, its inputs and outputs bound to fixed memory."""
+    Times are those of the host, from handing over a run to the end of its outputs.
 
-    activation_bytes: int | None = None  # the CPU arena is shared by all sessions; no figure for one of them
-    note: str | None = None
-
-    def __init__(self, ort: Any, session: Any, model: Model, clock: Callable[[], int]) -> None:
-        self._clock = clock
-        self._session = session
-        self._binding = session.io_binding()
-        graph = model_from(model)
-        self.weights_bytes: int | None = weights_bytes(graph)
-        self._signature = signature(graph)
-        for name, array in random_inputs(self._signature.inputs, np.random.default_rng(0)).items():
-            self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
-        for tensor in self._signature.outputs:
-            value = ort.OrtValue.ortvalue_from_shape_and_type(tensor.shape, tensor.dtype)
-            self._binding.bind_ortvalue_output(tensor.name, value)
-
-    def time_ms(self, iterations: int) -> NDArray[np.float64]:
-        run, binding, clock = self._open().run_with_iobinding, self._binding, self._clock
-        stamps = [clock()]
-        try:
-            for _ in range(iterations):
-                run(binding)
-                stamps.append(clock())
-        except Exception as error:
-            raise MeasurementFailed(f"ONNX Runtime does not run it: {_first_line(error)}") from error
-        samples = np.diff(np.array(stamps, dtype=np.int64)) / 1e6
-        # On a virtual machine a processor clock may step back when the thread moves to another core.
-        return samples[samples > 0]
-
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        wanted = [tensor.name for tensor in self._signature.inputs]
-        if set(wanted) != set(inputs):
-            raise MeasurementFailed(f"the model takes inputs {wanted}, not {list(inputs)}")
-        names = [tensor.name for tensor in self._signature.outputs]
-        try:
-            return dict(zip(names, self._open().run(names, dict(inputs)), strict=True))
-        except Exception as error:
-            raise MeasurementFailed(f"ONNX Runtime does not run it: {_first_line(error)}") from error
-
-    def close(self) -> None:
-        self._session = self._binding = None
-
-    def _open(self) -> Any:
-        if self._session is None:
-            raise MeasurementFailed("this session was closed")
-        return self._session
-
-
-def clock_for(threads: int) -> tuple[str, Callable[[], int]]:
-    """Name of a clock and the clock, in ns.
-
-    One thread computes in the calling thread, so its processor time is the latency on a processor of its
-    own: the monotonic clock, less the time in which the system let another process run. On two busy
-    processors slopes by the monotonic clock differed by up to 100 % between two runs, as long networks were
-    interrupted in every run and the reference was not; by processor time, in units of the reference, by at
-    most 6 %, from a quiet machine as well. Several threads wait for each other, which is latency: there the
-    monotonic clock counts.
+    Args:
+        gpu: None: the first CUDA device.
     """
-    # Where thread time is as coarse as a timer tick it is of no use.
-    if threads == 1 and time.get_clock_info("thread_time").resolution < 1e-6:
-        return "thread_time", time.thread_time_ns
-    return "perf_counter", time.perf_counter_ns
+
+    name = "onnxruntime-cuda"
+    provider = CUDA
+
+    def __init__(self, gpu: GpuDevice | None = None) -> None:
+        self.gpu = gpu
+        self._ort: ModuleType | None = None
+        self._ordinal = 0
+        self._device = ""
+        self._monitor: Any = None
+
+    def __enter__(self) -> OrtCudaBackend:
+        ort = _onnxruntime("onnxruntime-gpu")
+        present = ort.get_available_providers()
+        if self.provider not in present:
+            raise BackendUnavailable(
+                f"this ONNX Runtime has no {self.provider} (it has {', '.join(present)}): "
+                "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
+            )
+        if hasattr(ort, "preload_dlls"):  # finds the CUDA libraries that pip installed; prints what it lacks
+            with contextlib.redirect_stdout(io.StringIO()):
+                ort.preload_dlls()
+        self._ordinal, self._device, device_uuid = cuda_device(self.gpu)
+        from profilers.nvml import Monitor
+
+        self._monitor = Monitor(device_uuid)
+        self._ort = ort
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ort = None
+        if self._monitor is not None:
+            self._monitor.close()
+        self._monitor = None
+
+    def load(self, model: Model) -> OrtSession:
+        """Raises BackendUnavailable: ONNX Runtime would not use the GPU; MeasurementFailed: its reason."""
+        try:
+            return self._load(model, cuda_graph=True)
+        except MeasurementFailed as error:
+            session = self._load(model, cuda_graph=False)  # fails again where the graph was not the reason
+            session.note = "; ".join(filter(None, [f"no CUDA graph: {error}", session.note]))
+            return session
+
+    def providers(self, model: Model, cuda_graph: bool) -> list[tuple[str, dict[str, str]]]:
+        """The execution providers, the wanted one first, with their options."""
+        return [(CUDA, self._cuda_options(cuda_graph))]
+
+    def describe(self) -> Facts:
+        return {
+            "device": self._device,
+            "runtime": self.name,
+            "runtime_version": str(_entered(self._ort, self.name).__version__),
+            "threads": None,
+            "execution_provider": self.provider,
+            "graph_optimization": "all",
+            "clock": "perf_counter",
+            "tf32": "off" if self.provider == CUDA else "as TensorRT chooses",
+        }
+
+    def condition(self) -> Condition:
+        _entered(self._ort, self.name)
+        found: Condition = self._monitor.condition()
+        return found
+
+    def _load(self, model: Model, cuda_graph: bool) -> OrtSession:
+        ort = _entered(self._ort, self.name)
+        options = _options(ort)
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        providers = self.providers(model, cuda_graph)
+        with refusal("load"):
+            session = ort.InferenceSession(bytes_from(model), options, providers=providers, enable_fallback=0)
+        if session.get_providers()[0] != self.provider:
+            raise BackendUnavailable(
+                f"{self.provider} does not start here (ONNX Runtime would use {session.get_providers()[0]}): "
+                "install the CUDA, cuDNN and TensorRT that this version of onnxruntime-gpu wants"
+            )
+        with refusal("load"):
+            loaded = OrtSession(ort, session, model, clock_for(threads=0)[1], cuda_ordinal=self._ordinal)
+        loaded.note = nodes_elsewhere(session, self.provider)
+        loaded.time_ms(3)  # a CUDA graph is captured in the first runs, or refused
+        return loaded
+
+    def _cuda_options(self, cuda_graph: bool) -> dict[str, str]:
+        return {
+            "device_id": str(self._ordinal),
+            "use_tf32": "0",
+            "cudnn_conv_algo_search": "EXHAUSTIVE",
+            "cudnn_conv_use_max_workspace": "1",
+            "do_copy_in_default_stream": "1",
+            "arena_extend_strategy": "kSameAsRequested",
+            "enable_cuda_graph": str(int(cuda_graph)),
+        }
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+class OrtTensorrtBackend(OrtCudaBackend):
+    """Runs models with TensorRT inside ONNX Runtime; what TensorRT lacks runs on CUDA, as `note` says.
+
+    Args:
+        cache: folder for engines and timing caches; None: engines are built anew at every load.
+    """
+
+    name = "onnxruntime-tensorrt"
+    provider = TENSORRT
+
+    def __init__(self, gpu: GpuDevice | None = None, cache: Path | None = None) -> None:
+        super().__init__(gpu)
+        self.cache = cache
+
+    def providers(self, model: Model, cuda_graph: bool) -> list[tuple[str, dict[str, str]]]:
+        graph = model_from(model).graph
+        tensors = [value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)]
+        types = {*tensors, *(tensor.data_type for tensor in graph.initializer)}
+        options = {
+            "device_id": str(self._ordinal),
+            "trt_fp16_enable": str(int(TensorProto.FLOAT16 in types)),
+            "trt_cuda_graph_enable": str(int(cuda_graph)),
+        }
+        if self.cache is not None:
+            self.cache.mkdir(parents=True, exist_ok=True)
+            for kind in ("engine", "timing"):
+                options |= {f"trt_{kind}_cache_enable": "1", f"trt_{kind}_cache_path": str(self.cache)}
+        return [(TENSORRT, options), (CUDA, self._cuda_options(cuda_graph=False))]
+
+
+def _onnxruntime(package: str) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendUnavailable(f"ONNX Runtime is missing: pip install {package}") from error
+    return onnxruntime
+
+
+def _entered(ort: ModuleType | None, name: str) -> Any:
+    if ort is None:
+        raise BackendUnavailable(f"the {name} backend is used inside 'with' only")
+    return ort
+
+
+def _options(ort: Any) -> Any:
+    options = ort.SessionOptions()
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.enable_mem_pattern = True
+    options.enable_cpu_mem_arena = True
+    options.log_severity_level = 4  # failures are raised, the log would only repeat them
+    return options

@@ -24,14 +24,17 @@ from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode, encode
 from spnas_hw.space.search_space import SearchSpace
 
-CALIBRATION_NETWORKS = 24
 _CALIBRATION_SEED = 2020
 
 
-def write_manifest(config: SearchConfig, folder: Path, precision: str) -> Path:
+def write_manifest(config: SearchConfig, folder: Path, precision: str, calibration: int) -> Path:
     """Exports every workload of the search space to `folder`; returns the manifest's path.
 
-    Raises InvalidConfig: no such precision.
+    Args:
+        calibration: how many whole networks are measured beside the workloads.
+
+    Raises:
+        InvalidConfig: no such precision.
     """
     from spnas_hw.detection.detector import build_model
     from spnas_hw.export.workloads import PRECISIONS, write_workloads
@@ -46,14 +49,13 @@ def write_manifest(config: SearchConfig, folder: Path, precision: str) -> Path:
         lambda architecture: build_model(architecture, config.detector),
         space_hash=space_hash(config),
         precision=precision,
-        wholes=calibration_architectures(config),
+        wholes=calibration_architectures(config, calibration),
     )
 
 
-def calibration_architectures(config: SearchConfig) -> list[Architecture]:
-    """Those that are measured whole beside the workloads; the same for the same space."""
-    rng = np.random.default_rng(_CALIBRATION_SEED)
-    return distinct_samples(config.space, CALIBRATION_NETWORKS, rng)
+def calibration_architectures(config: SearchConfig, count: int) -> list[Architecture]:
+    """Those that are measured whole beside the workloads; always the same ones."""
+    return distinct_samples(config.space, count, np.random.default_rng(_CALIBRATION_SEED))
 
 
 def distinct_samples(
@@ -62,8 +64,10 @@ def distinct_samples(
     """At most `count` random architectures; fewer where the space is that small."""
     found: dict[Architecture, None] = {}
     for _ in range(50 * count):
+        if len(found) == count:
+            break
         architecture = space.sample(rng)
-        if len(found) < count and architecture not in without:
+        if architecture not in without:
             found[architecture] = None
     return list(found)
 
@@ -73,17 +77,17 @@ def space_hash(config: SearchConfig) -> str:
     return fingerprint(config.space) + fingerprint(config.detector)
 
 
-def ensure_manifest(config: SearchConfig, folder: Path, precision: str) -> Path:
+def ensure_manifest(config: SearchConfig, folder: Path, precision: str, calibration: int) -> Path:
     """The manifest of the search space in `folder`, exported unless it lies there already."""
     path = folder / "manifest.json"
-    if not _is_current(path, config, precision):
+    if not _is_current(path, config, precision, calibration):
         path.unlink(missing_ok=True)  # first, so that an interruption leaves no manifest without its parts
         shutil.rmtree(folder / "parts", ignore_errors=True)
-        write_manifest(config, folder, precision)
+        write_manifest(config, folder, precision, calibration)
     return path
 
 
-def _is_current(path: Path, config: SearchConfig, precision: str) -> bool:
+def _is_current(path: Path, config: SearchConfig, precision: str, calibration: int) -> bool:
     if not path.exists():
         return False
     try:
@@ -91,8 +95,9 @@ def _is_current(path: Path, config: SearchConfig, precision: str) -> bool:
     except InvalidManifest:
         return False
     size = (found.input_height, found.input_width)
-    own = (found.space_hash, found.tool_version, found.precision, size)
-    return own == (space_hash(config), __version__, precision, config.size)
+    wholes = len(calibration_architectures(config, calibration))
+    own = (found.space_hash, found.tool_version, found.precision, len(found.wholes), size)
+    return own == (space_hash(config), __version__, precision, wholes, config.size)
 
 
 GPU_RUNTIMES = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "torch-cuda")

@@ -30,17 +30,18 @@ from spnas_hw.space.codec import encode
 
 Progress = Callable[[float, int], None]
 _TOGETHER = 16  # networks that take turns
+_PASSES = 3  # each loads, on some runtimes builds, every network anew
 _BLAMED = 8  # workloads listed
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """One detector that took no part in making the table. `measured_ms` is the mean of both passes."""
+    """One detector that took no part in making the table. `measured_ms` is the mean of the passes."""
 
     code: str
     predicted_ms: float
     measured_ms: float
-    passes_ms: tuple[float, float]
+    passes_ms: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Proof:
         isolated: sums of blocks measured alone.
         macs: the straight line in MACs, fitted on the very networks it is judged by.
         floor: the second pass over the networks against the first.
-        drift: the reference network in this measurement against that of the table, over both passes.
+        drift: the reference network in this measurement against that of the table, in each pass.
     """
 
     table: str
@@ -63,7 +64,7 @@ class Proof:
     isolated: Accuracy
     macs: Accuracy
     floor: Accuracy
-    drift: tuple[float, float]
+    drift: tuple[float, ...]
     blamed: list[Attribution]
     networks: list[HeldOut]
 
@@ -77,7 +78,7 @@ def validate(
     home: Path,
     progress: Progress,
 ) -> Proof:
-    """Measures `count` random detectors of the space whole, twice, and every block alone.
+    """Measures `count` random detectors of the space whole, several times, and every block alone.
 
     Args:
         gpu: a word of the GPU's name, for a table of a GPU.
@@ -89,15 +90,16 @@ def validate(
     """
     table = read_table(table_folder, config)
     device = _device_of(table, config, gpu, home)
-    rng = np.random.default_rng(seed)
-    chosen = distinct_samples(config.space, count, rng, without=calibration_architectures(config))
+    used = calibration_architectures(config, table.provenance.calibration_networks)
+    chosen = distinct_samples(config.space, count, np.random.default_rng(seed), without=used)
     loads = [workloads(architecture, config.detector, config.size) for architecture in chosen]
     predicted = [latency_ms(network, table.costs()) for network in loads]  # before anything is measured
-    manifest = read_manifest(ensure_manifest(config, home / "workloads", table.provenance.precision))
+    precision = table.provenance.precision
+    manifest = read_manifest(ensure_manifest(config, home / "workloads", precision, len(used)))
     keys = [
         key for key in sorted({load.key for network in loads for load in network}) if key != Overhead().key
     ]
-    total = 3 * len(chosen) + len(keys)
+    total = (1 + _PASSES) * len(chosen) + len(keys)
     models = _exported(config, chosen, table, home, lambda done: progress(done, total))
     with device:
         _require_same(device, table)
@@ -113,7 +115,7 @@ def validate(
             done += len(found)
             return found
 
-        passes = [measure(models), measure(models)]
+        passes = [measure(models) for _ in range(_PASSES)]
         alone = measure([manifest.load_part(key) for key in keys])
     isolated = dict(zip(keys, (found.latency_ms for found in alone), strict=True))
     return _proof(table, seed, loads, [encode(a) for a in chosen], predicted, passes, isolated)
@@ -128,9 +130,9 @@ def _proof(
     passes: Sequence[Sequence[ModelLatency]],
     isolated: dict[str, float],
 ) -> Proof:
-    first, second = ([found.latency_ms for found in one] for one in passes)
-    pairs = list(zip(first, second, strict=True))
-    measured = [(a + b) / 2 for a, b in pairs]
+    by_pass = [[found.latency_ms for found in one] for one in passes]
+    by_network = list(zip(*by_pass, strict=True))
+    measured = [float(np.mean(latencies)) for latencies in by_network]
     sums = {row.key: row.latency_ms for row in table.rows if row.latency_ms is not None}
     uncorrected = [latency_ms(network, sums) for network in loads]
     alone = [sum(isolated.get(load.key, 0.0) for load in network) for network in loads]
@@ -142,10 +144,10 @@ def _proof(
         uncorrected=accuracy(uncorrected, measured),
         isolated=accuracy(alone, measured),
         macs=accuracy(fitted_line([macs(network) for network in loads], measured), measured),
-        floor=accuracy(second, first),
-        drift=(_drift(passes[0]), _drift(passes[1])),
+        floor=accuracy(by_pass[1], by_pass[0]),
+        drift=tuple(_drift(one) for one in passes),
         blamed=attribution(loads, table.costs(), residual)[:_BLAMED],
-        networks=[HeldOut(*found) for found in zip(codes, predicted, measured, pairs, strict=True)],
+        networks=[HeldOut(*found) for found in zip(codes, predicted, measured, by_network, strict=True)],
     )
 
 
