@@ -35,7 +35,7 @@ def machine_facts() -> dict[str, str | int | float | None]:
     """What is true of any run on this machine, whatever the backend."""
     return {
         "cpu": cpu_name(),
-        "cpu_count": cpu_count(),
+        "cpu_count": os.cpu_count(),
         "machine": platform.machine(),
         "system": platform.system(),
         "python": platform.python_version(),

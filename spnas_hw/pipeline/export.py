@@ -6,13 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from profilers.backends import Backend, Facts, backend_by_name
+from profilers.backends import Backend, Facts
+from profilers.errors import BackendUnavailable
 from profilers.whole import ModelLatency, measure_model
 from spnas_hw import __version__
 from spnas_hw.cost.constraints import Budget
 from spnas_hw.errors import ExportError, RunError
 from spnas_hw.export.bundle import read_bundle, write_bundle
 from spnas_hw.export.parity import Parity, parity
+from spnas_hw.pipeline.profile import backend
 from spnas_hw.run import Run
 from spnas_hw.search.journal import Trial
 from spnas_hw.space.codec import decode
@@ -32,6 +34,7 @@ class Exported:
     parity: Parity
     engine: str | None
     note: str | None
+    on_target: bool  # measured on the device and runtime that the budget is for
 
     @property
     def latency_ms(self) -> float:
@@ -41,7 +44,7 @@ class Exported:
     def over_budget(self, budget: Budget) -> str | None:
         """The sentence to fail with, or None when the measured latency fits."""
         limit, found = budget.latency_ms, self.latency_ms
-        if limit is None or found <= limit:
+        if limit is None or found <= limit or not self.on_target:
             return None
         return (
             f"the exported detector measures {found:.3f} ms, above the budget of {limit:g} ms "
@@ -56,8 +59,21 @@ def export_run(run: Run, baseline: bool, out: Path | None, compute_capability: s
         raise RunError(f"{run.folder} has no trained baseline: search with --baseline")
     home = run.folder / "baseline" if baseline else run.folder
     weights = home / f"{trial.trial_id:04d}" if baseline else home / "trials" / f"{trial.trial_id:04d}"
-    backend = backend_by_name("onnxruntime", threads=run.table.provenance.threads or 1)
-    return export_trial(run, trial, weights, out or home / "bundle", backend, compute_capability)
+    return export_trial(run, trial, weights, out or home / "bundle", _backend_of(run), compute_capability)
+
+
+def _backend_of(run: Run) -> Backend:
+    """What the table was measured with; where that is not here, ONNX Runtime on the CPU."""
+    table = run.table.provenance
+    gpu = None if table.threads is not None else table.device
+    try:
+        if not table.estimated:
+            found = backend(table.runtime, gpu, table.threads, None)
+            with found:
+                return found
+    except BackendUnavailable:
+        pass  # the measurement says that it does not compare
+    return backend("onnxruntime", None, None, None)
 
 
 def export_trial(
@@ -98,6 +114,7 @@ def export_trial(
         session.close()
         facts = backend.describe()
         note = _not_comparable(run, facts)
+        on_target = all(facts[name] == getattr(run.table.provenance, name) for name in ("device", "runtime"))
         reference_ms = None if note else run.table.provenance.reference_ms
         measured = measure_model(backend, onnx_model, reference_ms=reference_ms)
     if agreement.agreement is not None and agreement.agreement < AGREEMENT:
@@ -125,7 +142,7 @@ def export_trial(
     }
     write_bundle(folder, files, metadata)
     built = None if engine is None else f"{engine.runtime} {engine.compute_capability}, {engine.scope}"
-    return Exported(folder, trial.code, trial.latency_ms, measured, agreement, built, note)
+    return Exported(folder, trial.code, trial.latency_ms, measured, agreement, built, note, on_target)
 
 
 def _not_comparable(run: Run, facts: Facts) -> str | None:
