@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from spnas_hw import console
@@ -40,7 +41,8 @@ def doctor(as_json: console.Json = False) -> None:
         table = Table("", "what", "found", "to mend it")
         for finding in findings:
             mark = "[green]ok[/]" if finding.ok else "[yellow]--[/]" if finding.optional else "[red]no[/]"
-            table.add_row(mark, finding.what, finding.found, "" if finding.ok else finding.remedy)
+            cells = (finding.what, finding.found, "" if finding.ok else finding.remedy)
+            table.add_row(mark, *(escape(cell) for cell in cells))
         console.stdout.print(table)
     if any(not finding.ok and not finding.optional for finding in findings):
         raise typer.Exit(1)

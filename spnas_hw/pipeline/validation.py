@@ -11,7 +11,7 @@ import numpy as np
 from profilers.backends import Backend, Model
 from profilers.manifest import read_manifest
 from profilers.table import LatencyTable
-from profilers.whole import ModelLatency, measure_models
+from profilers.whole import measure_models
 from spnas_hw.config import SearchConfig
 from spnas_hw.cost.accuracy import Accuracy, Attribution, accuracy, attribution, fitted_line
 from spnas_hw.cost.composition import latency_ms, macs, workloads
@@ -30,6 +30,7 @@ from spnas_hw.space.codec import encode
 
 Progress = Callable[[float, int], None]
 _TOGETHER = 16  # networks that take turns
+_ANCHORS = 4  # detectors among them that calibrated the table
 _PASSES = 3  # each loads, on some runtimes builds, every network anew
 _BLAMED = 8  # workloads listed
 
@@ -54,7 +55,10 @@ class Proof:
         isolated: sums of blocks measured alone.
         macs: the straight line in MACs, fitted on the very networks it is judged by.
         floor: the second pass over the networks against the first.
-        drift: the reference network in this measurement against that of the table, in each pass.
+        drift: the reference network in each pass against that of the table.
+        anchor_drift: detectors that calibrated the table, in each pass, against what the table says of them, after
+            the reference network has been divided out: the part of the device's speed that it does not tell.
+            Divided out as well.
     """
 
     table: str
@@ -65,8 +69,18 @@ class Proof:
     macs: Accuracy
     floor: Accuracy
     drift: tuple[float, ...]
+    anchor_drift: tuple[float, ...]
     blamed: list[Attribution]
     networks: list[HeldOut]
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """Every network once, at the speed the device had when the table was made."""
+
+    latencies_ms: list[float]
+    reference_drift: float
+    anchor_drift: float
 
 
 def validate(
@@ -101,23 +115,31 @@ def validate(
     ]
     total = (1 + _PASSES) * len(chosen) + len(keys)
     models = _exported(config, chosen, table, home, lambda done: progress(done, total))
+    anchors = [manifest.load_network(whole.parts) for whole in manifest.wholes[:_ANCHORS]]
+    expected = [sum(table.costs()[key] for key in whole.workloads) for whole in manifest.wholes[:_ANCHORS]]
     with device:
         _require_same(device, table)
         done = len(chosen)
 
-        def measure(networks: Sequence[Model]) -> list[ModelLatency]:
+        def measure(networks: Sequence[Model]) -> _Pass:
             nonlocal done
-            found: list[ModelLatency] = []
+            latencies_ms: list[float] = []
+            references, anchored = [], []
             for start in range(0, len(networks), _TOGETHER):
-                some = networks[start : start + _TOGETHER]
-                found += measure_models(device, some, reference_ms=table.provenance.reference_ms)
-                progress(done + len(found), total)
-            done += len(found)
-            return found
+                some = [*networks[start : start + _TOGETHER], *anchors]
+                found = measure_models(device, some, reference_ms=table.provenance.reference_ms)
+                own, beside = found[: len(some) - len(anchors)], found[len(some) - len(anchors) :]
+                latencies_ms += [latency.latency_ms for latency in own]
+                references.append(own[0].drift)
+                anchored += [now.latency_ms / then for now, then in zip(beside, expected, strict=True)]
+                done += len(own)
+                progress(done, total)
+            factor = float(np.median(anchored)) if anchored else 1.0
+            return _Pass([ms / factor for ms in latencies_ms], float(np.median(references)), factor)
 
         passes = [measure(models) for _ in range(_PASSES)]
         alone = measure([manifest.load_part(key) for key in keys])
-    isolated = dict(zip(keys, (found.latency_ms for found in alone), strict=True))
+    isolated = dict(zip(keys, alone.latencies_ms, strict=True))
     return _proof(table, seed, loads, [encode(a) for a in chosen], predicted, passes, isolated)
 
 
@@ -127,10 +149,10 @@ def _proof(
     loads: Sequence[Sequence[Workload]],
     codes: Sequence[str],
     predicted: Sequence[float],
-    passes: Sequence[Sequence[ModelLatency]],
+    passes: Sequence[_Pass],
     isolated: dict[str, float],
 ) -> Proof:
-    by_pass = [[found.latency_ms for found in one] for one in passes]
+    by_pass = [one.latencies_ms for one in passes]
     by_network = list(zip(*by_pass, strict=True))
     measured = [float(np.mean(latencies)) for latencies in by_network]
     sums = {row.key: row.latency_ms for row in table.rows if row.latency_ms is not None}
@@ -145,14 +167,11 @@ def _proof(
         isolated=accuracy(alone, measured),
         macs=accuracy(fitted_line([macs(network) for network in loads], measured), measured),
         floor=accuracy(by_pass[1], by_pass[0]),
-        drift=tuple(_drift(one) for one in passes),
+        drift=tuple(one.reference_drift for one in passes),
+        anchor_drift=tuple(one.anchor_drift for one in passes),
         blamed=attribution(loads, table.costs(), residual)[:_BLAMED],
         networks=[HeldOut(*found) for found in zip(codes, predicted, measured, by_network, strict=True)],
     )
-
-
-def _drift(found: Sequence[ModelLatency]) -> float:
-    return float(np.median([latency.drift for latency in found]))
 
 
 def _device_of(table: LatencyTable, config: SearchConfig, gpu: str | None, home: Path) -> Backend:
