@@ -1,9 +1,9 @@
 """Costs corrected by whole networks: what a workload costs among all the others, not in a short chain.
 
 A few whole networks are measured beside the chains. Each is the sum of its workloads, but for noise; each
-workload's cost in a whole network is its cost in a chain, but for what additivity leaves open (caches that hold
-more or less, kernels that fuse or not). Both are normal with known spread, so the most probable corrections
-are a ridge regression.
+workload's cost in a whole network is its cost in a chain, but for what additivity leaves open (caches that
+hold more or less, kernels that fuse or not). Both are normal with known spread, so the most probable
+corrections are a ridge regression.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _NOISE = 0.01  # standard deviation of the latency of a whole network, relative
 class Calibration:
     """Corrections by workload key, in the unit of the costs; empty where nothing could be fitted.
 
-    The errors are mean absolute relative errors over the whole networks, as fractions of 1: of the plain sums,
-    and of the corrected ones with the network in question left out.
+    The errors are mean absolute relative errors over the whole networks, as fractions of 1: of the plain
+    sums, and of the corrected ones with the network in question left out.
     """
 
     corrections: Mapping[str, float]

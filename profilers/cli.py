@@ -47,7 +47,7 @@ def measure(
 ) -> None:
     """Measure every workload of a manifest and write a latency table; prints its folder.
 
-    Interrupted, the same command goes on where it stopped. A table that is there already is not measured anew.
+    Interrupted, the same command goes on where it stopped. A table that is there already stays.
     """
     document = read_manifest(manifest)
     device = None if gpu is None else nvml.find_device(gpu)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +57,9 @@ class Proof:
         macs: the straight line in MACs, fitted on the very networks it is judged by.
         floor: the second pass over the networks against the first.
         drift: the reference network in each pass against that of the table.
-        anchor_drift: detectors that calibrated the table, in each pass, against what the table says of them, after
-            the reference network has been divided out: the part of the device's speed that it does not tell.
-            Divided out as well.
+        anchor_drift: detectors that calibrated the table, in each pass, against what the table says of them,
+            after the reference network has been divided out: the part of the device's speed that it does not
+            tell. Divided out as well.
     """
 
     table: str
@@ -115,8 +116,7 @@ def validate(
     ]
     total = (1 + _PASSES) * len(chosen) + len(keys)
     models = _exported(config, chosen, table, home, lambda done: progress(done, total))
-    anchors = [manifest.load_network(whole.parts) for whole in manifest.wholes[:_ANCHORS]]
-    expected = [sum(table.costs()[key] for key in whole.workloads) for whole in manifest.wholes[:_ANCHORS]]
+    anchors = itertools.cycle(manifest.wholes)
     with device:
         _require_same(device, table)
         done = len(chosen)
@@ -126,12 +126,15 @@ def validate(
             latencies_ms: list[float] = []
             references, anchored = [], []
             for start in range(0, len(networks), _TOGETHER):
-                some = [*networks[start : start + _TOGETHER], *anchors]
-                found = measure_models(device, some, reference_ms=table.provenance.reference_ms)
-                own, beside = found[: len(some) - len(anchors)], found[len(some) - len(anchors) :]
+                some = networks[start : start + _TOGETHER]
+                wholes = list(itertools.islice(anchors, _ANCHORS))
+                turns = [*some, *(manifest.load_network(whole.parts) for whole in wholes)]
+                found = measure_models(device, turns, reference_ms=table.provenance.reference_ms)
+                own, beside = found[: len(some)], found[len(some) :]
                 latencies_ms += [latency.latency_ms for latency in own]
                 references.append(own[0].drift)
-                anchored += [now.latency_ms / then for now, then in zip(beside, expected, strict=True)]
+                for whole, now in zip(wholes, beside, strict=True):
+                    anchored.append(now.latency_ms / sum(table.costs()[key] for key in whole.workloads))
                 done += len(own)
                 progress(done, total)
             factor = float(np.median(anchored)) if anchored else 1.0
