@@ -1,13 +1,151 @@
-"""TensorRT-RTX: engines from ONNX, built ahead of time, on a machine without a GPU as well."""
+"""TensorRT-RTX: engines built ahead of time, without a GPU if need be, and timed on GeForce and RTX GPUs."""
 
 from __future__ import annotations
 
-from types import ModuleType
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from time import perf_counter
+from types import ModuleType, TracebackType
 from typing import Any
 
-from profilers.errors import BackendUnavailable, EngineBuildFailed
+from profilers.backends import Facts, Model, bytes_from, model_from
+from profilers.builder import (
+    EngineBuild,
+    cache_key,
+    created,
+    keep_layers,
+    load_engine,
+    logger,
+    reason,
+    write_whole,
+)
+from profilers.condition import Condition
+from profilers.cuda import CudaDevice, open_device
+from profilers.engine import EngineSession
+from profilers.errors import BackendUnavailable, EngineBuildFailed, MeasurementFailed
+from profilers.nvml import GpuDevice, Monitor
 
 INSTALL = "pip install tensorrt-rtx-cu13"
+MODEL_FAULTS = {"INSUFFICIENT_GPU_MEMORY", "MALFORMED_ENGINE"}  # other networks may still do
+
+
+class TensorRTRtxBackend:
+    """Runs models with TensorRT-RTX, replayed as CUDA graphs and timed between CUDA events.
+
+    Args:
+        gpu: None: the first CUDA device.
+        cache: folder for the kernels that are compiled when an engine first runs, and for what became of the
+            layers of each engine; None: neither is kept.
+    """
+
+    name = "tensorrt-rtx"
+
+    def __init__(self, gpu: GpuDevice | None = None, cache: Path | None = None) -> None:
+        self.gpu = gpu
+        self.cache = cache
+        self._awake: tuple[Any, CudaDevice, Monitor] | None = None
+        self._undo = ExitStack()
+
+    def __enter__(self) -> TensorRTRtxBackend:
+        trt = _tensorrt_rtx()
+        with ExitStack() as undo:
+            cuda = undo.enter_context(open_device(self.gpu))
+            if cuda.compute_capability not in _capability_members(trt):
+                raise BackendUnavailable(f"{_unsupported(trt, cuda)}: use the runtime tensorrt")
+            monitor = undo.enter_context(Monitor(cuda.uuid))
+            trt.init_libnvinfer_plugins(logger(trt), "")
+            self._undo = undo.pop_all()
+        self._awake = trt, cuda, monitor
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._awake = None
+        self._undo.close()
+
+    def load(self, model: Model) -> EngineSession:
+        """A session whose note tells how long compilation took.
+
+        Raises:
+            BackendUnavailable: TensorRT-RTX does not run on this GPU or with its driver.
+            MeasurementFailed: it does not build or run this model.
+        """
+        trt, cuda, _ = self._entered()
+        content, proto = bytes_from(model), model_from(model)
+        plan = self._capturable_plan(content)
+        runtime = created(trt, trt.Runtime)
+        _check_validity(trt, cuda, runtime, plan)
+        engine = load_engine(trt, runtime, plan)
+        if self.cache is not None:
+            keep_layers(trt, engine, content, self.cache)
+        config = engine.create_runtime_config()
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED  # the session captures its own
+        kernels = self._kernels(config, content)
+        start = perf_counter()
+        context = engine.create_execution_context(config)
+        context_ms = (perf_counter() - start) * 1e3
+        session = EngineSession(
+            trt,
+            cuda,
+            engine,
+            context,
+            proto,
+            owners=(kernels, config, engine, runtime),  # the binding does not hold the first, which crashes
+            capturable=lambda: bool(context.is_stream_capturable(cuda.stream)),
+        )
+        session.add_note(
+            f"compiled here: context {context_ms:.0f} ms, first run {session.first_run_ms:.0f} ms"
+        )
+        if self.cache is not None:
+            write_whole(self._kernels_file(self.cache, content), bytes(kernels.serialize()))
+        return session
+
+    def describe(self) -> Facts:
+        trt, cuda, _ = self._entered()
+        return cuda.facts() | {
+            "runtime": self.name,
+            "runtime_version": str(trt.__version__),
+            "threads": None,
+            "typing": "strong",
+            "tf32": "off",
+            "clock": "cuda events",
+        }
+
+    def condition(self) -> Condition:
+        _, _, monitor = self._entered()
+        return monitor.condition()
+
+    def _capturable_plan(self, content: bytes) -> bytes:
+        """An engine that a CUDA graph can be made of, or another where that one cannot be built."""
+        trt, cuda, _ = self._entered()
+        verbosity = trt.ProfilingVerbosity
+        detail = verbosity.LAYER_NAMES_ONLY if self.cache is None else verbosity.DETAILED
+        try:
+            flags = [trt.BuilderFlag.REQUIRE_USER_ALLOCATION]
+            return _plan(trt, content, cuda.compute_capability, flags, verbosity=detail)
+        except EngineBuildFailed:
+            return _plan(trt, content, cuda.compute_capability, verbosity=detail)
+
+    def _kernels(self, config: Any, content: bytes) -> Any:
+        """The cache of compiled kernels that a context will use, filled with those of an earlier process."""
+        kernels = config.create_runtime_cache()
+        if self.cache is not None and (path := self._kernels_file(self.cache, content)).exists():
+            kernels.deserialize(path.read_bytes())  # refuses what does not fit, and stays empty
+        config.set_runtime_cache(kernels)
+        return kernels
+
+    def _kernels_file(self, cache: Path, content: bytes) -> Path:
+        trt, cuda, _ = self._entered()
+        key = cache_key(trt.__version__, cuda.name, cuda.compute_capability)
+        return cache / "kernels" / key / f"{hashlib.sha256(content).hexdigest()}.cache"
+
+    def _entered(self) -> tuple[Any, CudaDevice, Monitor]:
+        if self._awake is None:
+            raise BackendUnavailable("the tensorrt-rtx backend is used inside 'with' only")
+        return self._awake
 
 
 def compute_capabilities() -> tuple[str, ...]:
@@ -44,27 +182,59 @@ def build_engine(onnx_model: bytes, *, compute_capability: str, workspace_bytes:
         EngineBuildFailed: the model is not readable, or has operators or sizes that cannot be built.
     """
     trt = _tensorrt_rtx()
+    return _plan(trt, onnx_model, compute_capability, workspace_bytes=workspace_bytes)
+
+
+def _plan(
+    trt: Any,
+    model: bytes,
+    compute_capability: str,
+    flags: Sequence[Any] = (),
+    workspace_bytes: int | None = None,
+    verbosity: Any = None,
+) -> bytes:
     members = _capability_members(trt)
     if compute_capability not in members:
         raise BackendUnavailable(
             f"TensorRT-RTX {trt.__version__} does not build for compute capability {compute_capability!r}: "
             f"it builds for {', '.join(sorted(members, key=float))}"
         )
-    log = _collecting_logger(trt)
-    builder = trt.Builder(log)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse(onnx_model):
-        raise EngineBuildFailed(f"TensorRT-RTX cannot read the model: {_parser_errors(parser, log)}")
-    config = builder.create_builder_config()
+    build = EngineBuild(trt, model, [trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED])
+    config = build.config
     config.num_compute_capabilities = 1
-    config.set_compute_capability(members[compute_capability], 0)
+    # Refused, it would build for the GPU of this machine without a word.
+    if not config.set_compute_capability(members[compute_capability], 0):
+        raise BackendUnavailable(f"TensorRT-RTX refuses compute capability {compute_capability}")
+    config.clear_flag(trt.BuilderFlag.TF32)  # set by default
+    for flag in flags:
+        config.set_flag(flag)
     if workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
-        raise EngineBuildFailed(f"TensorRT-RTX cannot build the network: {_first(log.messages)}")
-    return bytes(engine)
+    if verbosity is not None:
+        config.profiling_verbosity = verbosity
+    return build.plan()
+
+
+def _check_validity(trt: Any, cuda: CudaDevice, runtime: Any, plan: bytes) -> None:
+    """Raises BackendUnavailable: nothing runs here; MeasurementFailed: this engine does not."""
+    logger(trt).errors.clear()
+    validity, bits = runtime.get_engine_validity(plan)
+    if validity != trt.EngineValidity.INVALID:
+        return
+    members = trt.EngineInvalidityDiagnostics.__members__
+    causes = [name for name, member in members.items() if int(member.value) & int(bits)]
+    text = ", ".join(causes) or reason(trt)
+    if set(causes) and set(causes) <= MODEL_FAULTS:
+        raise MeasurementFailed(f"TensorRT-RTX cannot run the engine: {text}")
+    raise BackendUnavailable(f"TensorRT-RTX {trt.__version__} does not run on {cuda.name}: {text}")
+
+
+def _unsupported(trt: Any, cuda: CudaDevice) -> str:
+    known = ", ".join(sorted(_capability_members(trt), key=float))
+    return (
+        f"TensorRT-RTX {trt.__version__} does not support {cuda.name}, compute capability "
+        f"{cuda.compute_capability} (it supports {known})"
+    )
 
 
 def _tensorrt_rtx() -> ModuleType:
@@ -81,30 +251,3 @@ def _capability_members(trt: Any) -> dict[str, Any]:
         name: member for name, member in trt.ComputeCapability.__members__.items() if name[2:].isdigit()
     }
     return {f"{name[2:-1]}.{name[-1]}": member for name, member in numbered.items()}
-
-
-def _collecting_logger(trt: Any) -> Any:
-    """A logger that prints nothing and keeps the errors."""
-
-    class CollectingLogger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.messages: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.messages.append(message)
-
-    return CollectingLogger()
-
-
-def _parser_errors(parser: Any, log: Any) -> str:
-    errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    operators = sorted({error.node_operator() for error in errors if error.node_operator()})
-    reason = _first([error.desc() for error in errors] + log.messages)
-    return f"operator {', '.join(operators)}: {reason}" if operators else reason
-
-
-def _first(messages: list[str]) -> str:
-    """The first message as one line."""
-    return " ".join(messages[0].split()) if messages else "it gave no reason"

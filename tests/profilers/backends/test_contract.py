@@ -5,19 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import doubles
 import numpy as np
 import onnx
 import pytest
-from onnx_parts import SHAPE, conv
+from onnx_parts import SHAPE, chain, conv, manifest
 
 from profilers.backends import BACKENDS, Backend, backend_by_name
 from profilers.errors import BackendUnavailable, MeasurementFailed
+from profilers.interleaving import Settings
+from profilers.protocol import measure_manifest
 from profilers.reference import reference_network
+from profilers.table import LatencyTable
+
+CASES: dict[str, tuple[str, dict[str, str]]] = {
+    "fake": ("fake", {}),
+    "onnxruntime": ("onnxruntime", {}),
+    "onnxruntime, 2 threads": ("onnxruntime", {"threads": 2}),
+    "torch-cuda": ("torch-cuda", {"device": "cpu"}),
+    **{
+        f"{name} {version}": (name, {}) for name, versions in doubles.VERSIONS.items() for version in versions
+    },
+}
+"""Runtime and options. TensorRT is a double that executes, with ONNX Runtime, what it was asked to build."""
+
+QUICK = Settings(warmup_ms=1, burst_ms=1, min_rounds=2, max_rounds=3, rebuilt_rows=1, rebuilds=1)
 
 
-@pytest.fixture(params=["fake", "onnxruntime"])
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    with backend_by_name(request.param) as entered:
+@pytest.fixture(params=CASES)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    runtime, options = CASES[request.param]
+    if runtime in doubles.VERSIONS:
+        doubles.install(monkeypatch, runtime, request.param.split()[-1])
+    with backend_by_name(runtime, **options) as entered:
         yield entered
 
 
@@ -58,15 +78,22 @@ class TestContract:
     def test_tells_its_condition(self, backend: Backend) -> None:
         assert backend.condition().temperature_c is None or backend.condition().temperature_c > 0
 
+    def test_profiles_a_manifest(self, backend: Backend, tmp_path: Path) -> None:
+        document = manifest(tmp_path / "m", {"b": conv()}, {"b": chain("b", (1, 2))})
+        table = LatencyTable.read(measure_manifest(document, backend, tmp_path, settings=QUICK))
+        assert table.failures() == {} and set(table.costs()) == {"b"}
+        assert table.rows[0].rebuild_cv is not None
+        assert measure_manifest(document, backend, tmp_path, settings=QUICK).name == table.name()
+
     def test_describes_itself(self, backend: Backend) -> None:
         facts = backend.describe()
         assert {"device", "runtime", "runtime_version", "threads"} <= facts.keys()
         assert facts["device"] and facts["runtime"]
 
 
-def test_constructing_does_not_wake_anything() -> None:
-    for name in ("fake", "onnxruntime"):
-        backend_by_name(name)
+@pytest.mark.parametrize("name", BACKENDS)
+def test_constructing_does_not_wake_anything(name: str) -> None:
+    assert backend_by_name(name).name == name
 
 
 def test_unknown_backend_lists_the_known_ones() -> None:

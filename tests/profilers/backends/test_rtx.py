@@ -1,16 +1,24 @@
-"""Engines are built for real, without a GPU, wherever TensorRT-RTX is installed."""
+"""Engines are built for real, without a GPU, wherever TensorRT-RTX is installed; a double runs them."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from doubles import Installed, install
+from doubles.gpu import Gpu
+from doubles.tensorrt import members
 from onnx import TensorProto, helper, numpy_helper
+from onnx_parts import SHAPE, conv
 
-from profilers.backends.rtx import build_engine, compute_capabilities, runtime_version
+from profilers.backends.rtx import TensorRTRtxBackend, build_engine, compute_capabilities, runtime_version
+from profilers.builder import EngineBuild, logger
 from profilers.errors import BackendUnavailable, EngineBuildFailed, MeasurementFailed
 
 
@@ -93,3 +101,153 @@ class TestWithTensorRtRtx:
         assert isinstance(caught.value, MeasurementFailed)
         assert "\n" not in str(caught.value)
         assert capfd.readouterr() == ("", "")
+
+    def test_graphs_can_be_made_of_what_is_built(self, capfd: pytest.CaptureFixture[str]) -> None:
+        import tensorrt_rtx as trt
+
+        build = EngineBuild(trt, CONVOLUTION, [trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED])
+        build.config.num_compute_capabilities = 1
+        assert build.config.set_compute_capability(trt.ComputeCapability.SM89, 0)
+        assert build.config.get_flag(trt.BuilderFlag.TF32)
+        build.config.clear_flag(trt.BuilderFlag.TF32)
+        build.config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+        build.config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        assert len(build.plan()) > 1000
+        assert logger(trt).errors == []
+        assert capfd.readouterr() == ("", "")
+
+    def test_the_double_has_nothing_that_the_real_module_lacks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import tensorrt_rtx as real
+
+        double = install(monkeypatch, "tensorrt-rtx").trt
+        for name, found in members(double).items():
+            assert found <= set(dir(getattr(real, name))), name
+        for name in ("EngineInvalidityDiagnostics", "NetworkDefinitionCreationFlag"):
+            for member in getattr(double, name):
+                assert int(getattr(getattr(real, name), member.name)) == member
+
+
+class TestWithTheDouble:
+    @pytest.fixture
+    def installed(self, monkeypatch: pytest.MonkeyPatch) -> Installed:
+        return install(monkeypatch, "tensorrt-rtx")
+
+    def test_engines_are_for_the_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        gpu = Gpu(devices=(("NVIDIA GeForce RTX 5090", (12, 0)),))
+        installed = install(monkeypatch, "tensorrt-rtx", gpu=gpu)
+        with TensorRTRtxBackend() as backend:
+            backend.load(conv())
+        (built,) = installed.builds
+        assert built.compute_capability == "SM120"
+        assert (built.network_flags, built.flags) == ({"STRONGLY_TYPED"}, {"REQUIRE_USER_ALLOCATION"})
+
+    def test_runs_what_it_built(self, installed: Installed) -> None:
+        x = np.random.default_rng(1).standard_normal(SHAPE, np.float32)
+        weight = np.random.default_rng(0).standard_normal((4, 4, 1, 1)).astype(np.float32)[..., 0, 0]
+        with TensorRTRtxBackend() as backend:
+            session = backend.load(conv())
+            found = session.run({"x": x})["x.out"]
+            before = installed.gpu.launches
+            session.time_ms(4)
+        wanted = np.maximum(np.einsum("oi,bihw->bohw", weight, x), 0)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+        assert installed.gpu.launches == before + 4
+
+    def test_compilation_is_told_apart(self, installed: Installed) -> None:
+        with TensorRTRtxBackend() as backend:
+            session = backend.load(conv())
+            assert session.note == "compiled here: context 0 ms, first run 40 ms"
+            assert session.time_ms(5)[1:] == pytest.approx([0.1] * 4, abs=5e-4)
+
+    def test_compiled_kernels_serve_the_next_process(self, installed: Installed, tmp_path: Path) -> None:
+        for first_run_ms in (40, 0):
+            with TensorRTRtxBackend(cache=tmp_path) as backend:
+                session = backend.load(conv())
+                assert session.note == f"compiled here: context 0 ms, first run {first_run_ms} ms"
+                session.close()
+        sha256 = hashlib.sha256(conv().SerializeToString()).hexdigest()
+        (kernels,) = (tmp_path / "kernels").rglob("*.cache")
+        assert kernels.relative_to(tmp_path / "kernels").parts == (
+            "1.7.1.116-nvidia-double-86-8.6",
+            f"{sha256}.cache",
+        )
+        assert json.loads((tmp_path / "layers" / f"{sha256}.json").read_text())["Layers"] == ["Conv", "Relu"]
+
+    def test_kernels_that_do_not_fit_are_compiled_anew(self, installed: Installed, tmp_path: Path) -> None:
+        with TensorRTRtxBackend(cache=tmp_path) as backend:
+            backend.load(conv())
+            (kernels,) = (tmp_path / "kernels").rglob("*.cache")
+            kernels.write_bytes(b"of an older driver")
+            assert "first run 40 ms" in str(backend.load(conv()).note)
+        assert kernels.read_bytes().startswith(b"KERNELS")
+
+    def test_networks_that_cannot_be_captured_are_enqueued(self, installed: Installed) -> None:
+        installed.faults.not_capturable = True
+        with TensorRTRtxBackend() as backend:
+            session = backend.load(conv())
+            assert session.note is not None
+            assert session.note.startswith("no CUDA graph, times include enqueuing: TensorRT-RTX does not")
+            assert session.time_ms(5)[1:] == pytest.approx([0.1] * 4, abs=5e-4)
+        assert installed.gpu.launches == 0
+
+    def test_networks_that_need_memory_at_run_time_are_built_for_it(self, installed: Installed) -> None:
+        installed.faults.user_allocation = True
+        with TensorRTRtxBackend() as backend:
+            backend.load(conv())
+        assert [built.flags for built in installed.builds] == [{"REQUIRE_USER_ALLOCATION"}, set()]
+
+    def test_unsupported_gpu_is_refused_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        gpu = Gpu(devices=(("NVIDIA H200", (9, 0)),))
+        install(monkeypatch, "tensorrt-rtx", gpu=gpu)
+        with (
+            pytest.raises(BackendUnavailable, match=r"NVIDIA H200, compute capability 9\.0 .*8\.9, 12\.0"),
+            TensorRTRtxBackend(),
+        ):
+            pass
+        assert not gpu.alive
+
+    @pytest.mark.parametrize(
+        ("bits", "error", "text"),
+        [
+            (2 | 4, BackendUnavailable, "does not run on NVIDIA Double 86: UNSUPPORTED_CC, OLD_CUDA_DRIVER"),
+            (16, MeasurementFailed, "cannot run the engine: INSUFFICIENT_GPU_MEMORY"),
+            (0, BackendUnavailable, "it gave no reason"),
+        ],
+    )
+    def test_invalid_engines_say_why(
+        self, installed: Installed, bits: int, error: type[Exception], text: str
+    ) -> None:
+        installed.faults.validity = "INVALID", bits
+        with TensorRTRtxBackend() as backend, pytest.raises(error, match=text):
+            backend.load(conv())
+
+    def test_describes_itself(self, installed: Installed) -> None:
+        with TensorRTRtxBackend() as backend:
+            facts = backend.describe()
+            assert backend.condition().sm_clock_mhz is None
+        assert facts["runtime"] == "tensorrt-rtx" and facts["runtime_version"] == "1.7.1.116"
+        assert (facts["typing"], facts["tf32"], facts["threads"]) == ("strong", "off", None)
+        assert installed.gpu.uuid(0) not in facts.values()
+
+    def test_is_used_inside_with_only(self) -> None:
+        with pytest.raises(BackendUnavailable, match="with"):
+            TensorRTRtxBackend().load(conv())
+
+
+@pytest.mark.gpu
+def test_on_a_gpu(tmp_path: Path) -> None:
+    try:
+        backend = TensorRTRtxBackend(cache=tmp_path).__enter__()
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    with backend:
+        for _ in range(2):  # with an empty cache of kernels and a filled one
+            session = backend.load(conv())
+            x = np.random.default_rng(1).standard_normal(SHAPE, np.float32)
+            weight = np.random.default_rng(0).standard_normal((4, 4, 1, 1)).astype(np.float32)[..., 0, 0]
+            wanted = np.maximum(np.einsum("oi,bihw->bohw", weight, x), 0)
+            np.testing.assert_allclose(session.run({"x": x})["x.out"], wanted, rtol=1e-4, atol=1e-5)
+            assert (session.time_ms(20) > 0).all()
+            assert session.note is not None and "CUDA graph" not in session.note
+            session.close()
+        assert list((tmp_path / "kernels").rglob("*.cache"))
