@@ -39,7 +39,7 @@ def main() -> None:
         shutil.rmtree(HOME / old, ignore_errors=True)
 
     spnas_hw("data", "synthesize")
-    spnas_hw("profile", "--out", "latency_tables")
+    spnas_hw("profile", "--calibration", "16", "--out", "latency_tables")
     start = json.loads(spnas_hw("predict", "b16_11-21-21-21", "--json", capture=True))
     print(f"start network: {start['latency_ms']:.3f} ms predicted; the budget is {HEADWAY} times that")
     budget = f"{HEADWAY * start['latency_ms']:.2f}"

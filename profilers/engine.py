@@ -19,7 +19,7 @@ from profilers.cuda import CudaDevice, Graph
 from profilers.errors import MeasurementFailed
 from profilers.network import Tensor, random_inputs, weights_bytes
 
-SAMPLE_MS = 0.1  # a sample is at least this long: CUDA events are good to about half a microsecond
+SAMPLE_MS = 0.1  # at least, between two events, which are good to about half a microsecond
 HOST_BOUND = 0.8  # of the time of a run; beyond, launching may be what is timed (the threshold of trtexec)
 
 _ELEMENT_TYPES = {
@@ -47,6 +47,7 @@ class EngineSession:
         model: what the engine was built from.
         owners: what the context must not outlive, let go of in this order: the engine, its runtime, ..
         capturable: asked after the first run whether to try a CUDA graph.
+        scratch_bytes: memory that the context wants to be given; None: it allocates its own.
 
     Raises:
         MeasurementFailed: too little memory, or the engine does not run.
@@ -61,6 +62,7 @@ class EngineSession:
         model: onnx.ModelProto,
         owners: Sequence[Any],
         capturable: Callable[[], bool] = lambda: True,
+        scratch_bytes: int | None = None,
     ) -> None:
         if context is None:
             raise MeasurementFailed(f"{product(trt)} makes no execution context: {reason(trt)}")
@@ -71,11 +73,15 @@ class EngineSession:
         self.note: str | None = None
         self._inputs: dict[str, tuple[Tensor, int]] = {}  # with its address
         self._outputs: dict[str, _Output] = {}
+        self._scratch = 0
         self._graph: Graph | None = None
         # Callers see the types of the model; TensorRT 8 makes int32 of its int64.
         values = (*model.graph.input, *model.graph.output)
         self._model_types = {value.name: value.type.tensor_type.elem_type for value in values}
         try:
+            if scratch_bytes is not None:
+                self._scratch = cuda.malloc(scratch_bytes)
+                context.set_device_memory(self._scratch, scratch_bytes)
             self._bind(engine)
             tensors = [tensor for tensor, _ in self._inputs.values()]
             self._fill(random_inputs(tensors, np.random.default_rng(0)))
@@ -84,15 +90,16 @@ class EngineSession:
             cuda.synchronize()
             self.first_run_ms = (perf_counter() - start) * 1e3
             self._launch = self._captured(capturable)
-            self._launches = self._launches_per_sample()
+            self._group = self._group_size()
         except BaseException:
             self.close()
             raise
 
     def time_ms(self, iterations: int) -> NDArray[np.float64]:
-        """Each sample is the mean of so many runs that it lasts `SAMPLE_MS`."""
+        """Runs are timed in groups that last `SAMPLE_MS`; each run gets the mean of its group."""
         self._begin()
-        return self._cuda.time_ms(self._launch, iterations, self._launches)
+        groups = math.ceil(iterations / self._group)
+        return np.repeat(self._cuda.time_ms(self._launch, groups, self._group), self._group)[:iterations]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         self._begin()
@@ -117,7 +124,7 @@ class EngineSession:
         self._context = self._graph = None
         while self._owners:
             self._owners.pop(0)
-        addresses = [address for _, address in self._inputs.values()]
+        addresses = [self._scratch, *(address for _, address in self._inputs.values())]
         for address in (*addresses, *(output.address for output in self._outputs.values())):
             self._cuda.free(address)
 
@@ -180,19 +187,20 @@ class EngineSession:
         self._cuda.synchronize()
         return self._enqueue
 
-    def _launches_per_sample(self) -> int:
-        run_ms, launches = math.inf, 1
+    def _group_size(self) -> int:
+        """Runs between two events."""
+        run_ms, group = math.inf, 1
         for _ in range(2):  # the second time with the resolution that the first lacks
-            run_ms = float(np.median(self._cuda.time_ms(self._launch, 5, launches)))
-            launches = max(1, math.ceil(SAMPLE_MS / max(run_ms, 1e-3)))
+            run_ms = float(np.median(self._cuda.time_ms(self._launch, 5, group)))
+            group = max(1, math.ceil(SAMPLE_MS / max(run_ms, 1e-3)))
         start = perf_counter()
-        for _ in range(5 * launches):
+        for _ in range(5 * group):
             self._launch()
-        launch_ms = (perf_counter() - start) * 1e3 / (5 * launches)
+        launch_ms = (perf_counter() - start) * 1e3 / (5 * group)
         self._cuda.synchronize()
         if launch_ms > HOST_BOUND * run_ms:
             self.add_note(f"the host needs {launch_ms:.3f} ms to launch a run of {run_ms:.3f} ms")
-        return launches
+        return group
 
 
 class _Output:

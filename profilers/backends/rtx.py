@@ -46,6 +46,7 @@ class TensorRTRtxBackend:
         self.gpu = gpu
         self.cache = cache
         self._awake: tuple[Any, CudaDevice, Monitor] | None = None
+        self._held: list[tuple[Any, ...]] = []
         self._undo = ExitStack()
 
     def __enter__(self) -> TensorRTRtxBackend:
@@ -75,7 +76,7 @@ class TensorRTRtxBackend:
         """
         trt, cuda, _ = self._entered()
         content, proto = bytes_from(model), model_from(model)
-        plan = self._capturable_plan(content)
+        plan, is_capturable = self._plan(content)
         runtime = created(trt, trt.Runtime)
         _check_validity(trt, cuda, runtime, plan)
         engine = load_engine(trt, runtime, plan)
@@ -83,24 +84,33 @@ class TensorRTRtxBackend:
             keep_layers(trt, engine, content, self.cache)
         config = engine.create_runtime_config()
         config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED  # the session captures its own
+        if is_capturable:
+            config.set_execution_context_allocation_strategy(
+                trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            )
         kernels = self._kernels(config, content)
         start = perf_counter()
         context = engine.create_execution_context(config)
         context_ms = (perf_counter() - start) * 1e3
+        # The binding holds not all that a context needs, and crashes without; a traceback holds the context.
+        owners = (kernels, config, engine, runtime)
+        self._held.append(owners)
         session = EngineSession(
             trt,
             cuda,
             engine,
             context,
             proto,
-            owners=(kernels, config, engine, runtime),  # the binding does not hold the first, which crashes
+            owners,
             capturable=lambda: bool(context.is_stream_capturable(cuda.stream)),
+            scratch_bytes=int(engine.device_memory_size_v2) if is_capturable else None,
         )
+        self._held.remove(owners)
         session.add_note(
             f"compiled here: context {context_ms:.0f} ms, first run {session.first_run_ms:.0f} ms"
         )
-        if self.cache is not None:
-            write_whole(self._kernels_file(self.cache, content), bytes(kernels.serialize()))
+        if self.cache is not None and (compiled := kernels.serialize()) is not None:
+            write_whole(self._kernels_file(self.cache, content), bytes(compiled))
         return session
 
     def describe(self) -> Facts:
@@ -118,16 +128,16 @@ class TensorRTRtxBackend:
         _, _, monitor = self._entered()
         return monitor.condition()
 
-    def _capturable_plan(self, content: bytes) -> bytes:
-        """An engine that a CUDA graph can be made of, or another where that one cannot be built."""
+    def _plan(self, content: bytes) -> tuple[bytes, bool]:
+        """An engine, and whether it is of the kind that a CUDA graph can be made of; some models are not."""
         trt, cuda, _ = self._entered()
         verbosity = trt.ProfilingVerbosity
         detail = verbosity.LAYER_NAMES_ONLY if self.cache is None else verbosity.DETAILED
         try:
             flags = [trt.BuilderFlag.REQUIRE_USER_ALLOCATION]
-            return _plan(trt, content, cuda.compute_capability, flags, verbosity=detail)
+            return _plan(trt, content, cuda.compute_capability, flags, verbosity=detail), True
         except EngineBuildFailed:
-            return _plan(trt, content, cuda.compute_capability, verbosity=detail)
+            return _plan(trt, content, cuda.compute_capability, verbosity=detail), False
 
     def _kernels(self, config: Any, content: bytes) -> Any:
         """The cache of compiled kernels that a context will use, filled with those of an earlier process."""
@@ -241,7 +251,7 @@ def _tensorrt_rtx() -> ModuleType:
     try:
         import tensorrt_rtx
     except ImportError as error:
-        raise BackendUnavailable(f"TensorRT-RTX is missing: {INSTALL}") from error
+        raise BackendUnavailable(f"TensorRT-RTX is missing ({error}): {INSTALL}") from error
     return tensorrt_rtx  # type: ignore[no-any-return]
 
 

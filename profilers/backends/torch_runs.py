@@ -57,8 +57,8 @@ class DeviceRuns:
         self._outputs: Any = None
         self.note: str | None = None
         self._replay: Any = self._captured(call, inputs)
-        self._replays = 1
-        self._replays = max(1, math.ceil(SAMPLE_MS / max(float(np.median(self.time_ms(5))), 1e-3)))
+        self._group = 1
+        self._group = max(1, math.ceil(SAMPLE_MS / max(float(np.median(self.time_ms(5))), 1e-3)))
 
     def _captured(self, call: Callable[..., Any], inputs: Sequence[Any]) -> Callable[[], Any]:
         def eager() -> None:
@@ -83,16 +83,18 @@ class DeviceRuns:
         return self._outputs
 
     def time_ms(self, iterations: int) -> NDArray[np.float64]:
-        """Each sample is the mean of so many runs that it lasts `SAMPLE_MS`."""
-        events = [self._torch.cuda.Event(enable_timing=True) for _ in range(iterations + 1)]
+        """Runs are timed in groups that last `SAMPLE_MS`; each run gets the mean of its group."""
+        groups = math.ceil(iterations / self._group)
+        events = [self._torch.cuda.Event(enable_timing=True) for _ in range(groups + 1)]
         with self._torch.cuda.stream(self._stream):
             events[0].record(self._stream)
             for event in events[1:]:
-                for _ in range(self._replays):
+                for _ in range(self._group):
                     self._replay()
                 event.record(self._stream)
         self._stream.synchronize()
-        return np.array([start.elapsed_time(end) / self._replays for start, end in pairwise(events)])
+        means = [start.elapsed_time(end) / self._group for start, end in pairwise(events)]
+        return np.repeat(means, self._group)[:iterations]
 
     def close(self) -> None:
         self._stream.synchronize()

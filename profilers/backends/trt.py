@@ -146,7 +146,7 @@ def _tensorrt() -> Any:
     try:
         import tensorrt
     except ImportError as error:
-        raise BackendUnavailable(f"TensorRT is missing: {INSTALL}") from error
+        raise BackendUnavailable(f"TensorRT is missing ({error}): {INSTALL}") from error
     return tensorrt
 
 

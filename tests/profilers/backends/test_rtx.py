@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import subprocess
@@ -193,8 +194,21 @@ class TestWithTheDouble:
     def test_networks_that_need_memory_at_run_time_are_built_for_it(self, installed: Installed) -> None:
         installed.faults.user_allocation = True
         with TensorRTRtxBackend() as backend:
-            backend.load(conv())
+            assert (backend.load(conv()).time_ms(2) > 0).all()
         assert [built.flags for built in installed.builds] == [{"REQUIRE_USER_ALLOCATION"}, set()]
+
+    def test_contexts_do_not_outlive_what_they_need(self, installed: Installed) -> None:
+        with TensorRTRtxBackend() as backend:
+            session = backend.load(conv())
+            assert len(installed.gpu.memory) == 3  # input, output and scratch
+            session.close()
+            assert not installed.gpu.memory
+            installed.faults.run = "out of order"
+            with pytest.raises(MeasurementFailed, match="out of order"):
+                backend.load(conv())
+            assert not installed.gpu.memory
+            gc.collect()
+            assert installed.trt.double.crashes == 0
 
     def test_unsupported_gpu_is_refused_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         gpu = Gpu(devices=(("NVIDIA H200", (9, 0)),))

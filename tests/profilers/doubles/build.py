@@ -138,7 +138,8 @@ class Builder:
             double.log("Internal Error (Assertion engine != nullptr failed.)")
             return None
         config._finish(network._model)
-        return HostMemory(self._trt.__version__.encode() + b"|" + network._model)
+        flags = ",".join(sorted(built.flags)).encode()
+        return HostMemory(b"|".join([self._trt.__version__.encode(), flags, network._model]))
 
 
 class OnnxParser:

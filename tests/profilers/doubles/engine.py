@@ -28,16 +28,16 @@ class Runtime:
         self._trt = trt
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> Any:
-        version, _, model = bytes(serialized_engine).partition(b"|")
+        version, flags, model = bytes(serialized_engine).split(b"|", 2)
         if self._trt.double.faults.engine or version.decode() != self._trt.__version__:
             self._trt.double.log(self._trt.double.faults.engine or "engine of another version")
             return None
-        return self._trt.ICudaEngine(self._trt, model)
+        return self._trt.ICudaEngine(self._trt, model, flags.decode().split(","))
 
 
 class Engine:
-    def __init__(self, trt: Any, model: bytes) -> None:
-        self._trt = trt
+    def __init__(self, trt: Any, model: bytes, flags: list[str]) -> None:
+        self._trt, self._flags = trt, flags
         self._proto = onnx.load_model_from_string(model)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1

@@ -50,6 +50,10 @@ class RuntimeConfig:
     def __init__(self, trt: Any) -> None:
         self._trt = trt
         self._cache: weakref.ref[RuntimeCache] | None = None
+        self._strategy = trt.ExecutionContextAllocationStrategy.STATIC
+
+    def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
+        self._strategy = strategy
 
     def create_runtime_cache(self) -> RuntimeCache:
         return RuntimeCache(self._trt)
@@ -64,10 +68,27 @@ class RtxEngine(Engine, WithMemorySizeV2, WithEngineStat):
         return RuntimeConfig(self._trt)
 
     def create_execution_context(self, runtime_config: RuntimeConfig) -> Any:
+        wants_memory = "REQUIRE_USER_ALLOCATION" in self._flags
+        if wants_memory != (runtime_config._strategy.name == "USER_MANAGED"):
+            self._trt.double.log("Execution context creation requires kUSER_MANAGED allocation strategy.")
+            return None
         return self._context(weakref.proxy(runtime_config))
 
 
 class RtxContext(Context):
+    _memory: int | None = None
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        assert memory and size >= self._engine.device_memory_size_v2
+        assert self._config._strategy.name == "USER_MANAGED"
+        self._memory = memory
+
+    def __del__(self) -> None:
+        try:
+            assert self._config._cache() is not None
+        except (ReferenceError, AssertionError):
+            self._trt.double.crashes += 1
+
     def is_stream_capturable(self, stream: int) -> bool:
         return not self._trt.double.faults.not_capturable
 
@@ -75,6 +96,8 @@ class RtxContext(Context):
         assert self._config._cache is not None
         cache = self._config._cache()
         assert cache is not None, "the real bindings crash here"
+        if self._config._strategy.name == "USER_MANAGED":
+            self._trt.double.gpu.bytes_at(self._memory, self._engine.device_memory_size_v2)
         if not cache._content:
             self._trt.double.gpu.host_ms += 40.0  # compilation
             cache._content = b"compiled"
@@ -95,6 +118,10 @@ def module(gpu: Gpu) -> ModuleType:
     trt.ComputeCapability = enum.Enum(
         "ComputeCapability", ["NONE", "CURRENT", "SM75", "SM80", "SM86", "SM89", "SM120", "SM121"]
     )
+    trt.ExecutionContextAllocationStrategy = enum.Enum(
+        "ExecutionContextAllocationStrategy", ["STATIC", "ON_PROFILE_CHANGE", "USER_MANAGED"]
+    )
+    trt.double.crashes = 0
     trt.CudaGraphStrategy = enum.Enum("CudaGraphStrategy", ["DISABLED", "WHOLE_GRAPH_CAPTURE"])
     trt.EngineStat = enum.Enum("EngineStat", ["TOTAL_WEIGHTS_SIZE"])
     trt.EngineValidity = enum.Enum("EngineValidity", ["VALID", "SUBOPTIMAL", "INVALID"])
