@@ -218,6 +218,8 @@ def _head_chains(loads: Iterable[Workload]) -> dict[str, tuple[Probe, ...]]:
 
 def _repeating(block: Block, channels: int, size: Size) -> ResidualBlock:
     """The block that keeps width and resolution: what contexts are made of."""
+    if not block.inner_width(channels // block.expansion):  # too narrow for so many groups
+        block = Block("basic")
     return ResidualBlock(block, channels, channels // block.expansion, 1, size)
 
 

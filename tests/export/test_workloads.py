@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -91,3 +93,11 @@ def test_half_precision_halves_the_weights_and_not_the_boxes(exported: Manifest)
     )
     wanted = onnx.TensorProto.FLOAT16 if exported.precision == "fp16" else onnx.TensorProto.FLOAT
     assert types[wanted] == max(types.values())
+
+
+def test_blocks_too_narrow_for_their_groups_get_another_context(tmp_path: Path) -> None:
+    space = dataclasses.replace(SPACE, blocks=(decode("x(8x4d)16_11").block,), base_channels=16)
+    path = write_workloads(
+        tmp_path, space, DETECTOR, SIZE, build, space_hash="s", precision="fp32", wholes=[]
+    )
+    assert {w.key for w in read_manifest(path).workloads} == set(closed_set(space, DETECTOR, SIZE))
