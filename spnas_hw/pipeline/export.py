@@ -68,9 +68,7 @@ def _backend_of(run: Run) -> Backend:
     gpu = None if table.threads is not None else table.device
     try:
         if not table.estimated:
-            found = backend(table.runtime, gpu, table.threads, None)
-            with found:
-                return found
+            return backend(table.runtime, gpu, table.threads, None)
     except BackendUnavailable:
         pass  # the measurement says that it does not compare
     return backend("onnxruntime", None, None, None)

@@ -105,7 +105,7 @@ GPU_RUNTIMES = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "torch-cuda")
 
 
 def backend(runtime: str | None, gpu: str | None, threads: int | None, cache: Path | None) -> Backend:
-    """What measures, not yet entered.
+    """What measures; it was woken up once and works.
 
     Args:
         runtime: None chooses onnxruntime, or with a GPU the first of GPU_RUNTIMES that works with it.
@@ -118,20 +118,20 @@ def backend(runtime: str | None, gpu: str | None, threads: int | None, cache: Pa
     device = None if gpu is None else find_device(gpu)
     if runtime is None and device is None:
         runtime = "onnxruntime"
-    missing = []
+    missing: list[BackendUnavailable] = []
     for name in GPU_RUNTIMES if runtime is None else (runtime,):
         options: dict[str, Any] = {"gpu": device, "threads": threads}
         if "cache" in options_of(name):
             options["cache"] = cache or Path("build/engines") / name
-        found = backend_by_name(name, **options)
-        if runtime is not None:
-            return found
         try:
-            with found:
+            with backend_by_name(name, **options) as found:
                 return found
         except BackendUnavailable as error:
-            missing.append(f"{name}: {error}")
-    raise BackendUnavailable(f"no runtime for {device.name if device else gpu}: {'; '.join(missing)}")
+            missing.append(error)
+    if len(missing) == 1:
+        raise missing[0]
+    reasons = "; ".join(f"{name}: {error}" for name, error in zip(GPU_RUNTIMES, missing, strict=True))
+    raise BackendUnavailable(f"no runtime for {device.name if device else gpu}: {reasons}")
 
 
 def profile(
