@@ -55,7 +55,7 @@ def test_with_a_gpu_the_first_that_works(runtimes: SimpleNamespace) -> None:
 
 
 def test_what_was_asked_for_is_not_replaced(runtimes: SimpleNamespace) -> None:
-    with pytest.raises(BackendUnavailable, match="^tensorrt is missing$"):
+    with pytest.raises(BackendUnavailable, match=r"^tensorrt is missing$"):
         profile.backend("tensorrt", "V100", None, None)
     assert runtimes.asked == ["tensorrt"]
 
