@@ -20,7 +20,6 @@ from spnas_hw.config import load_search
 from spnas_hw.pipeline import profile as profile_step
 from spnas_hw.pipeline.validation import Proof, validate
 
-HOME = Path("build/composition")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -35,15 +34,16 @@ def main(
     seed: int = 0,
 ) -> None:
     loaded = load_search(config)
-    device = profile_step.backend(runtime, gpu, threads, HOME / "engines")
+    home = Path("build/composition") / Path(config).stem
+    device = profile_step.backend(runtime, gpu, threads, home / "engines")
     with console.bar(console.stderr, "exporting workloads") as progress:
-        manifest = profile_step.ensure_manifest(loaded, HOME / "workloads", precision, calibration)
+        manifest = profile_step.ensure_manifest(loaded, home / "workloads", precision, calibration)
         progress(1, 1)
     with console.bar(console.stderr, "profiling") as progress:
-        folder = profile_step.profile(manifest, device, HOME / "latency_tables", progress, again=True)
+        folder = profile_step.profile(manifest, device, home / "latency_tables", progress, again=True)
     table = LatencyTable.read(folder)
     with console.bar(console.stderr, "validating") as progress:
-        proof = validate(loaded, folder, count, seed, gpu, HOME, progress)
+        proof = validate(loaded, folder, count, seed, gpu, home, progress)
     console.stdout.print(console.table_summary(table, folder))
     console.stdout.print(console.proof_tables(proof))
     for target, is_met in targets(proof, on_gpu=gpu is not None).items():

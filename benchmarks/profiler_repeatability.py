@@ -18,7 +18,6 @@ from spnas_hw.cli_profile import CALIBRATION
 from spnas_hw.config import load_search
 from spnas_hw.pipeline import profile as profile_step
 
-HOME = Path("build/repeatability")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -30,12 +29,13 @@ def main(
     precision: str = "fp32",
     calibration: int = CALIBRATION,
 ) -> None:
-    device = profile_step.backend(runtime, gpu, threads, HOME / "engines")
-    manifest = profile_step.ensure_manifest(load_search(config), HOME / "workloads", precision, calibration)
+    home = Path("build/repeatability") / Path(config).stem
+    device = profile_step.backend(runtime, gpu, threads, home / "engines")
+    manifest = profile_step.ensure_manifest(load_search(config), home / "workloads", precision, calibration)
     tables = []
     for run in ("first", "second"):
         with console.bar(console.stderr, f"{run} profiling") as progress:
-            folder = profile_step.profile(manifest, device, HOME / run, progress, again=True)
+            folder = profile_step.profile(manifest, device, home / run, progress, again=True)
         tables.append(LatencyTable.read(folder))
     comparison = compare(*tables)
     # In units of the reference network: the speed of the device is not what is asked for.
