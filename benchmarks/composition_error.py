@@ -43,7 +43,7 @@ def main(
         folder = profile_step.profile(manifest, device, home / "latency_tables", progress, again=True)
     table = LatencyTable.read(folder)
     with console.bar(console.stderr, "validating") as progress:
-        proof = validate(loaded, folder, count, seed, gpu, home, progress)
+        proof = validate(loaded, folder, count, seed, gpu, home, home / "workloads", progress)
     console.stdout.print(console.table_summary(table, folder))
     console.stdout.print(console.proof_tables(proof))
     for target, is_met in targets(proof, on_gpu=gpu is not None).items():

@@ -90,7 +90,7 @@ def profile(
     else:
         backend = profile_step.backend(runtime, gpu, threads, cache)
         console.stderr.print(f"runtime: {backend.name}", highlight=False)
-        home = workloads or _workloads(config, precision)
+        home = workloads or profile_step.workloads_folder(config, precision)
         with console.bar(console.stderr, "exporting workloads") as progress:
             manifest = profile_step.ensure_manifest(loaded, home, precision, calibration)
             progress(1, 1)
@@ -143,6 +143,7 @@ def predict(
     as_json: console.Json = False,
 ) -> None:
     """Predict latency, memory, MACs and parameters of a whole detector from a table; or prove the table."""
+    from profilers.table import LatencyTable
     from spnas_hw.config import load_search
     from spnas_hw.pipeline import profile as profile_step
     from spnas_hw.pipeline import validation as validation_step
@@ -154,8 +155,10 @@ def predict(
     folder = table or find_table(TABLES, gpu)
     if validate is not None:
         home = cache or Path("build/validation")
+        precision = LatencyTable.read(folder).provenance.precision
+        workloads = profile_step.workloads_folder(config, precision)
         with console.bar(console.stderr, "validating") as progress:
-            proof = validation_step.validate(loaded, folder, validate, seed, gpu, home, progress)
+            proof = validation_step.validate(loaded, folder, validate, seed, gpu, home, workloads, progress)
         if as_json:
             console.print_json(asdict(proof))
         else:
@@ -171,7 +174,3 @@ def predict(
             f"{found['code']}: {found['latency_ms']:.3f} ms{how}, {found['memory_mb']:.1f} MiB, "
             f"{found['macs'] / 1e9:.3f} GMACs, {found['params'] / 1e6:.3f} M parameters"
         )
-
-
-def _workloads(config: str, precision: str) -> Path:
-    return Path("build/workloads") / f"{Path(config).stem}-{precision}"

@@ -77,17 +77,26 @@ def space_hash(config: SearchConfig) -> str:
     return fingerprint(config.space) + fingerprint(config.detector)
 
 
+def workloads_folder(config: str, precision: str) -> Path:
+    """Where the workloads of a named configuration go unless told otherwise."""
+    return Path("build/workloads") / f"{Path(config).stem}-{precision}"
+
+
 def ensure_manifest(config: SearchConfig, folder: Path, precision: str, calibration: int) -> Path:
-    """The manifest of the search space in `folder`, exported unless it lies there already."""
+    """The manifest of the search space in `folder`, exported unless it lies there already.
+
+    Args:
+        calibration: how many whole networks it must hold; None: one that is there may hold any number.
+    """
     path = folder / "manifest.json"
     if not _is_current(path, config, precision, calibration):
         path.unlink(missing_ok=True)  # first, so that an interruption leaves no manifest without its parts
         shutil.rmtree(folder / "parts", ignore_errors=True)
-        write_manifest(config, folder, precision, calibration)
+        write_manifest(config, folder, precision, calibration or 0)
     return path
 
 
-def _is_current(path: Path, config: SearchConfig, precision: str, calibration: int) -> bool:
+def _is_current(path: Path, config: SearchConfig, precision: str, calibration: int | None) -> bool:
     if not path.exists():
         return False
     try:
@@ -95,9 +104,10 @@ def _is_current(path: Path, config: SearchConfig, precision: str, calibration: i
     except InvalidManifest:
         return False
     size = (found.input_height, found.input_width)
-    wholes = len(calibration_architectures(config, calibration))
-    own = (found.space_hash, found.tool_version, found.precision, len(found.wholes), size)
-    return own == (space_hash(config), __version__, precision, wholes, config.size)
+    own = (found.space_hash, found.tool_version, found.precision, size)
+    wholes = None if calibration is None else len(calibration_architectures(config, calibration))
+    same = own == (space_hash(config), __version__, precision, config.size)
+    return same and wholes in (None, len(found.wholes))
 
 
 GPU_RUNTIMES = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "torch-cuda")

@@ -91,6 +91,7 @@ def validate(
     seed: int,
     gpu: str | None,
     home: Path,
+    workloads_folder: Path,
     progress: Progress,
 ) -> Proof:
     """Measures `count` random detectors of the space whole, several times, and every block alone.
@@ -98,6 +99,7 @@ def validate(
     Args:
         gpu: a word of the GPU's name, for a table of a GPU.
         home: exported detectors are kept here for the next time.
+        workloads_folder: of the exported workloads of the space; exported where they are not there.
 
     Raises:
         InvalidConfig: the table is of another device, runtime version or space, or is only estimated.
@@ -110,7 +112,7 @@ def validate(
     loads = [workloads(architecture, config.detector, config.size) for architecture in chosen]
     predicted = [latency_ms(network, table.costs()) for network in loads]  # before anything is measured
     precision = table.provenance.precision
-    manifest = read_manifest(ensure_manifest(config, home / "workloads", precision, len(used)))
+    manifest = read_manifest(ensure_manifest(config, workloads_folder, precision, None))
     keys = [
         key for key in sorted({load.key for network in loads for load in network}) if key != Overhead().key
     ]

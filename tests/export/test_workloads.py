@@ -96,7 +96,9 @@ def test_half_precision_halves_the_weights_and_not_the_boxes(exported: Manifest)
 
 
 def test_blocks_too_narrow_for_their_groups_get_another_context(tmp_path: Path) -> None:
-    space = dataclasses.replace(SPACE, blocks=(decode("x(8x4d)16_11").block,), base_channels=16)
+    space = dataclasses.replace(
+        SPACE, blocks=(decode("x(8x4d)16_11").block,), base_channels=16, stages=(2, 2)
+    )
     path = write_workloads(
         tmp_path, space, DETECTOR, SIZE, build, space_hash="s", precision="fp32", wholes=[]
     )
