@@ -40,23 +40,28 @@ def read_table(folder: Path, config: SearchConfig) -> LatencyTable:
 
 
 def find_table(home: Path, word: str | None = None) -> Path:
-    """The table in `home` to use when none is named: the only one, or the only one of a device.
+    """The table in `home` to use when none is named: the only one of a device.
 
     Args:
-        word: of the device's name, whatever the case; None: one of the devices of this machine.
+        word: of the device's name, whatever the case; None: any device of this machine.
 
     Raises:
         InvalidConfig: none, or several; lists what is there.
     """
     folders = sorted(path.parent for path in home.glob("*/provenance.json"))
     devices = [cpu_name(), *(gpu.name for gpu in nvml.devices())] if word is None else [word]
-    tables = {folder: LatencyTable.read(folder).provenance.device.lower() for folder in folders}
-    own = [folder for folder, name in tables.items() if any(device.lower() in name for device in devices)]
-    found = own if word is not None or len(own) == 1 else folders
+    found = [
+        folder
+        for folder in folders
+        if any(device.lower() in LatencyTable.read(folder).provenance.device.lower() for device in devices)
+    ]
     if len(found) == 1:
         return found[0]
+    whose = "this machine" if word is None else repr(word)
     known = ", ".join(str(path) for path in folders) or "none; measure one with spnas-hw profile"
-    raise InvalidConfig(f"name a latency table with --table; there are: {known}")
+    raise InvalidConfig(
+        f"{len(found) or 'no'} latency tables of {whose}: name one with --table; there are: {known}"
+    )
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from profilers.table import LatencyTable
 from spnas_hw.config import SearchConfig, load_search
 from spnas_hw.cost.constraints import Budget
-from spnas_hw.errors import InfeasibleBudget, RunError
+from spnas_hw.errors import InfeasibleBudget, InvalidConfig, RunError
 from spnas_hw.pipeline.report import report
 from spnas_hw.pipeline.search import check
-from spnas_hw.run import JOURNAL, Run
+from spnas_hw.run import JOURNAL, Run, find_table
 from spnas_hw.search.journal import Journal
 from spnas_hw.space.codec import decode, encode
 from tests.search.trials import trial
@@ -137,3 +138,25 @@ def test_a_report_never_lends_a_measurement_to_another_network(make) -> None:
     journal_of(run, trial(1, "b16_111-21-21-21_0-0-0-0", 0.2, iterations=20))
     (row,) = report(run)[1]
     assert row["code"] == encode(decode("b16_111-21-21-21")) and row["measured_latency_ms"] is None
+
+
+def stored(home: Path, name: str, device: str, config: SearchConfig) -> Path:
+    """A table of a device in a folder of `home`."""
+    table = LatencyTable.read(write_table(home / name, config, lambda load: 1.0))
+    LatencyTable(table.provenance.model_copy(update={"device": device}), table.rows).write(home / name)
+    return home / name
+
+
+def test_the_table_of_this_machine_is_found(
+    tmp_path: Path, config: SearchConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spnas_hw.run.cpu_name", lambda: "This CPU")
+    monkeypatch.setattr("profilers.nvml.devices", lambda: [])
+    other = stored(tmp_path, "v100", "Tesla V100-SXM2", config)
+    with pytest.raises(InvalidConfig, match=r"no latency tables of this machine.*v100"):
+        find_table(tmp_path)  # another device's table is never taken silently
+    own = stored(tmp_path, "own", "This CPU", config)
+    assert find_table(tmp_path) == own and find_table(tmp_path, "v100") == other
+    stored(tmp_path, "own-fp16", "This CPU", config)
+    with pytest.raises(InvalidConfig, match="2 latency tables"):
+        find_table(tmp_path)
