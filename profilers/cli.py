@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from profilers import nvml
-from profilers.backends import BACKENDS, backend_by_name
+from profilers.backends import BACKENDS, backend_by_name, cache_of
 from profilers.environment import cpu_count, cpu_name
 from profilers.errors import ProfilerError
 from profilers.manifest import read_manifest
@@ -41,7 +41,10 @@ def measure(
     threads: Annotated[int | None, typer.Option(help="CPU threads, for runtimes that have them.")] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Keep timing caches and layer information here, for runtimes that build engines."),
+        typer.Option(
+            help="Keep timing caches and layer information here, for runtimes that build engines. "
+            "Default: build/engines/RUNTIME."
+        ),
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure although the table is there.")] = False,
 ) -> None:
@@ -51,7 +54,7 @@ def measure(
     """
     document = read_manifest(manifest)
     device = None if gpu is None else nvml.find_device(gpu)
-    chosen = backend_by_name(runtime, gpu=device, threads=threads, cache=cache)
+    chosen = backend_by_name(runtime, gpu=device, threads=threads, cache=cache or cache_of(runtime))
     try:
         with chosen as backend, _progress_bar("measuring") as progress:
             folder = measure_manifest(document, backend, out, again=again, progress=progress)

@@ -115,6 +115,11 @@ def options_of(name: str) -> tuple[str, ...]:
     return tuple(inspect.signature(_constructor(name)).parameters)
 
 
+def cache_of(name: str) -> Path | None:
+    """Where timing caches and layer information go unless told otherwise; None: nothing is built."""
+    return Path("build/engines") / name if "cache" in options_of(name) else None
+
+
 def _constructor(name: str) -> Any:
     if name not in BACKENDS:
         raise BackendUnavailable(f"no runtime {name!r}: choose one of {', '.join(BACKENDS)}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from profilers.backends import Backend, backend_by_name, options_of
+from profilers.backends import Backend, backend_by_name, cache_of
 from profilers.errors import BackendUnavailable, InvalidManifest
 from profilers.manifest import read_manifest
 from profilers.nvml import find_device
@@ -130,9 +130,8 @@ def backend(runtime: str | None, gpu: str | None, threads: int | None, cache: Pa
         runtime = "onnxruntime"
     missing: list[BackendUnavailable] = []
     for name in GPU_RUNTIMES if runtime is None else (runtime,):
-        options: dict[str, Any] = {"gpu": device, "threads": threads}
-        if "cache" in options_of(name):
-            options["cache"] = cache or Path("build/engines") / name
+        home = cache_of(name) and (cache or cache_of(name))
+        options: dict[str, Any] = {"gpu": device, "threads": threads, "cache": home}
         try:
             with backend_by_name(name, **options) as found:
                 return found
