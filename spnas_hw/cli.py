@@ -94,7 +94,7 @@ def search(
     from spnas_hw.cost.constraints import Budget
     from spnas_hw.detection.datasets import prepare
     from spnas_hw.pipeline import search as search_step
-    from spnas_hw.run import Run, find_table
+    from spnas_hw.run import Run, changes_since, find_table
 
     try:
         budget = Budget(latency_ms, memory_mb, macs, params)
@@ -105,6 +105,10 @@ def search(
     this = Run(run, loaded, budget, folder.resolve())
     if this.table.provenance.estimated:
         console.stderr.print("the latencies of this table are estimated from data sheets, not measured")
+    for change in changes_since(this.table):
+        console.stderr.print(
+            f"the table was measured with {change}: profile again to be sure", highlight=False
+        )
     if failures := this.table.failures():
         console.stderr.print(
             f"{len(failures)} workloads of the table failed; networks that need them are left out"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from profilers import nvml
-from profilers.environment import cpu_name
+from profilers.environment import cpu_name, package_version
 from profilers.table import LatencyTable
 from spnas_hw import __version__
 from spnas_hw.config import SearchConfig, build
@@ -26,6 +26,15 @@ from spnas_hw.space.codec import decode, encode
 
 JOURNAL = "journal.jsonl"
 BATCH = 1
+DISTRIBUTIONS = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "onnxruntime-cuda": ("onnxruntime-gpu",),
+    "onnxruntime-tensorrt": ("onnxruntime-gpu",),
+    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+    "tensorrt-rtx": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
+    "torch-cuda": ("torch",),
+}
+"""Packages that bring a runtime; the first that is installed tells its version."""
 
 
 def read_table(folder: Path, config: SearchConfig) -> LatencyTable:
@@ -62,6 +71,20 @@ def find_table(home: Path, word: str | None = None) -> Path:
     raise InvalidConfig(
         f"{len(found) or 'no'} latency tables of {whose}: name one with --table; there are: {known}"
     )
+
+
+def changes_since(table: LatencyTable) -> list[str]:
+    """How runtime and driver here differ from those of the table; empty where they are not here."""
+    about = table.provenance
+    found = []
+    version = next(filter(None, map(package_version, DISTRIBUTIONS.get(about.runtime, ()))), None)
+    if version is not None and version != about.runtime_version:
+        found.append(f"{about.runtime} {about.runtime_version}, here it is {version}")
+    measured = about.environment.get("driver_version")
+    drivers = {gpu.driver_version for gpu in nvml.devices() if gpu.name == about.device}
+    if measured is not None and drivers and measured not in drivers:
+        found.append(f"driver {measured}, here it is {', '.join(sorted(drivers))}")
+    return found
 
 
 @dataclass(frozen=True)

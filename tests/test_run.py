@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from profilers.nvml import GpuDevice
 from profilers.table import LatencyTable
 from spnas_hw.config import SearchConfig, load_search
 from spnas_hw.cost.constraints import Budget
 from spnas_hw.errors import InfeasibleBudget, InvalidConfig, RunError
 from spnas_hw.pipeline.report import report
 from spnas_hw.pipeline.search import check
-from spnas_hw.run import JOURNAL, Run, find_table
+from spnas_hw.run import JOURNAL, Run, changes_since, find_table
 from spnas_hw.search.journal import Journal
 from spnas_hw.space.codec import decode, encode
 from tests.search.trials import trial
@@ -160,3 +161,26 @@ def test_the_table_of_this_machine_is_found(
     stored(tmp_path, "own-fp16", "This CPU", config)
     with pytest.raises(InvalidConfig, match="2 latency tables"):
         find_table(tmp_path)
+
+
+def test_a_newer_runtime_or_driver_is_told(
+    tmp_path: Path, config: SearchConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = LatencyTable.read(stored(tmp_path, "v100", "Tesla V100", config))
+    gpu = GpuDevice(0, "Tesla V100", "hash", 16 << 30, "7.0", "580.2")
+    monkeypatch.setattr("profilers.nvml.devices", lambda: [gpu])
+    monkeypatch.setattr("spnas_hw.run.package_version", {"tensorrt-cu12": "10.4.0"}.get)
+
+    def changes(version: str, driver: str | None, device: str = "Tesla V100") -> list[str]:
+        update = {
+            "runtime": "tensorrt",
+            "runtime_version": version,
+            "device": device,
+            "environment": {"driver_version": driver},
+        }
+        return changes_since(LatencyTable(table.provenance.model_copy(update=update), table.rows))
+
+    assert changes("10.4.0", "580.2") == changes("10.4.0", None) == []
+    assert changes("10.3.0", "580.2") == ["tensorrt 10.3.0, here it is 10.4.0"]
+    assert changes("10.4.0", "570.1") == ["driver 570.1, here it is 580.2"]
+    assert changes("10.4.0", "570.1", device="Tesla T4") == []  # that GPU is not here
