@@ -14,6 +14,7 @@ from rich.table import Table
 from profilers.errors import ProfilerError
 from spnas_hw import __version__, console
 from spnas_hw.cli_profile import profile_app
+from spnas_hw.cli_search import search_app
 from spnas_hw.cli_table import table_app
 from spnas_hw.errors import InvalidConfig, OverBudget, SpnasError
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(profile_app)
+app.add_typer(search_app)
 app.add_typer(table_app, name="table")
 data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
@@ -70,64 +72,6 @@ def arch(
     table.add_section()
     table.add_row("with stem", f"{found['depth']}", "", "", f"{found['params']:,}", f"{found['macs']:,}")
     console.stdout.print(table)
-
-
-@app.command()
-def search(
-    latency_ms: Annotated[float, typer.Option(help="Budget of the whole detector, batch 1, milliseconds.")],
-    config: console.Config = "demo",
-    table: console.TableFolder = None,
-    gpu: console.Gpu = None,
-    run: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/search"),
-    memory_mb: Annotated[float | None, typer.Option(help="Budget of weights and activations, MiB.")] = None,
-    macs: Annotated[float | None, typer.Option(help="Budget of multiply-accumulates.")] = None,
-    params: Annotated[float | None, typer.Option(help="Budget of parameters.")] = None,
-    max_sample: Annotated[int | None, typer.Option(min=1, help="Candidates to train in all.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
-    baseline: Annotated[
-        bool, typer.Option("--baseline", help="Afterwards train the start network as long as the winner.")
-    ] = False,
-) -> None:
-    """Search the backbone with the best mAP whose detector fits the budget."""
-    from spnas_hw.config import load_search, overridden
-    from spnas_hw.cost.constraints import Budget
-    from spnas_hw.detection.datasets import prepare
-    from spnas_hw.pipeline import search as search_step
-    from spnas_hw.run import Run, changes_since, find_table
-
-    try:
-        budget = Budget(latency_ms, memory_mb, macs, params)
-    except ValueError as error:
-        raise InvalidConfig(str(error)) from error
-    loaded = overridden(load_search(config), max_sample=max_sample, seed=seed)
-    folder = table or find_table(Path("latency_tables"), gpu)
-    this = Run(run, loaded, budget, folder.resolve())
-    if this.table.provenance.estimated:
-        console.stderr.print("the latencies of this table are estimated from data sheets, not measured")
-    for change in changes_since(this.table):
-        console.stderr.print(
-            f"the table was measured with {change}: profile again to be sure", highlight=False
-        )
-    if failures := this.table.failures():
-        console.stderr.print(
-            f"{len(failures)} workloads of the table failed; networks that need them are left out"
-        )
-    search_step.check(this, resume)
-    with console.bar(console.stderr, "rendering scenes") as progress:
-        prepare(loaded.dataset, loaded.size, progress)
-    resumable = console.resumable("the same command with --resume")
-    with resumable, console.trials(console.stderr, loaded.serial.max_sample) as (progress, show):
-        search_step.search(this, resume=resume, progress=progress, on_trial=show, note=console.stderr.print)
-    if baseline:
-        resumable = console.resumable("the same command with --resume")
-        with resumable, console.trials(console.stderr, None) as (progress, show):
-            show(search_step.train_baseline(this, progress))
-    winner = this.winner()
-    console.stdout.print(
-        f"winner {winner.code}  mAP {winner.mean_ap:.4f}  {winner.latency_ms:.3f} ms {winner.latency_source}"
-    )
-    console.stdout.print(f"next: spnas-hw export {run}")
 
 
 @app.command()

@@ -19,6 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from spnas_hw.cost.workload import Size
 from spnas_hw.errors import InvalidArchitecture, InvalidConfig
+from spnas_hw.search.journal import Phase
+from spnas_hw.search.parallel import ParallelSettings
 from spnas_hw.search.serial import SerialSettings
 from spnas_hw.space.codec import block_from_code, decode
 from spnas_hw.space.detector import Detector
@@ -83,6 +85,32 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Reignition:
+    """How a backbone is trained on ImageNet when growth is stuck: SGD with momentum, linear warm-up, cosine.
+
+    `images` is a folder in ImageNet's layout: `train/<class>/` and `val/<class>/`. `image_size` is the
+    side of a training crop in pixels.
+    """
+
+    images: Path
+    image_size: int
+    iterations: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    warmup_iterations: int
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        names = ("image_size", "iterations", "batch_size", "learning_rate", "warmup_iterations")
+        _require_positive(self, *names)
+        if self.warmup_iterations >= self.iterations:
+            raise ValueError(f"warmup_iterations is {self.warmup_iterations}; it must be below iterations")
+        if self.workers < 0 or not 0 <= self.weight_decay < 1:
+            raise ValueError("workers must be at least 0, and weight_decay within 0 and 1")
+
+
+@dataclass(frozen=True)
 class SearchConfig:
     """Everything that defines a search but the budget and the latency table.
 
@@ -99,9 +127,13 @@ class SearchConfig:
     serial: SerialSettings
     headroom: float
     seed: int
+    parallel: ParallelSettings | None = None
+    reignition: Reignition | None = None
 
     def __post_init__(self) -> None:
         decode(self.start)
+        if self.serial.reignitions and self.reignition is None:
+            raise ValueError("serial.reignitions needs the images and schedule under the key reignition")
         _require_positive(self, "input_height", "input_width")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must be at least 0")
@@ -138,12 +170,17 @@ def load_search(name: str) -> SearchConfig:
     return build(SearchConfig, document, name)
 
 
-def overridden(config: SearchConfig, *, max_sample: int | None, seed: int | None) -> SearchConfig:
-    """`config` with what the command line gave in its place; None leaves it."""
+def overridden(
+    config: SearchConfig, *, max_sample: int | None, seed: int | None, phase: Phase = "serial"
+) -> SearchConfig:
+    """`config` with what the command line gave in its place; None leaves it. `max_sample` is of the phase."""
     root = config.dataset.root.resolve()  # a run is used from other folders, too
     config = replace(config, dataset=replace(config.dataset, root=root))
-    if max_sample is not None:
+    if max_sample is not None and phase == "serial":
         config = replace(config, serial=replace(config.serial, max_sample=max_sample))
+    if max_sample is not None and phase == "parallel":
+        settings = config.parallel or ParallelSettings(max_sample)
+        config = replace(config, parallel=replace(settings, max_sample=max_sample))
     return config if seed is None else replace(config, seed=seed)
 
 

@@ -7,20 +7,21 @@ derived from it: `baseline/`, `bundle/`, `report.png`.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from profilers import nvml
 from profilers.environment import cpu_name, package_version
-from profilers.table import LatencyTable
+from profilers.table import LatencyTable, Provenance
 from spnas_hw import __version__
 from spnas_hw.config import SearchConfig, build
-from spnas_hw.cost.composition import Cost, cost
-from spnas_hw.cost.constraints import Budget, check_feasible, smallest, smallest_latency
-from spnas_hw.errors import InfeasibleBudget, InvalidConfig, MissingWorkload, RunError
-from spnas_hw.search.journal import LatencySource, Trial, read_journal
+from spnas_hw.cost.constraints import Budget
+from spnas_hw.cost.feasibility import find_feasible
+from spnas_hw.cost.pricer import Pricer
+from spnas_hw.errors import InvalidConfig, MissingWorkload, RunError
+from spnas_hw.search.journal import LatencySource, Trial, ranked, read_journal
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode, encode
 
@@ -89,63 +90,80 @@ def changes_since(table: LatencyTable) -> list[str]:
 
 @dataclass(frozen=True)
 class Run:
-    """A search in its folder: configuration, budget and table, as its journal's first line has them."""
+    """A search in its folder: configuration, budget and table, as its journal's first line has them.
+
+    Without a table nothing is said of latency, and a budget of it cannot be kept.
+    """
 
     folder: Path
     config: SearchConfig
     budget: Budget
-    table_folder: Path
+    table_folder: Path | None
+
+    def __post_init__(self) -> None:
+        if self.budget.latency_ms is not None and self.table_folder is None:
+            raise InvalidConfig("a latency budget needs a latency table: name one with --table or --gpu")
 
     @classmethod
     def open(cls, folder: Path) -> Run:
         """The run that a folder holds. Raises RunError."""
         header, _ = read_journal(folder / JOURNAL)
         try:
-            settings = {**header["config"]["serial"], "max_sample": 1}
-            document = {**header["config"], "serial": settings}
+            document = dict(header["config"])
+            for phase in ("serial", "parallel"):
+                if document.get(phase) is not None:
+                    document[phase] = {**document[phase], "max_sample": 1}
             config = build(SearchConfig, document, str(folder / JOURNAL))
-            return cls(folder, config, Budget(**header["budget"]), Path(header["table_folder"]))
+            table_folder = header["table_folder"]
+            return cls(folder, config, Budget(**header["budget"]), table_folder and Path(table_folder))
         except (KeyError, TypeError, InvalidConfig) as error:
             raise RunError(f"{folder / JOURNAL} was written by another version ({error})") from error
 
     @cached_property
-    def table(self) -> LatencyTable:
-        return read_table(self.table_folder, self.config)
+    def table(self) -> LatencyTable | None:
+        return None if self.table_folder is None else read_table(self.table_folder, self.config)
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """How the table came about."""
+        return None if self.table is None else self.table.provenance
 
     @cached_property
     def predicted_budget(self) -> Budget:
         """The budget for predictions: less the headroom."""
-        limit = self.budget.latency_ms
-        return replace(self.budget, latency_ms=None if limit is None else limit * (1 - self.config.headroom))
+        return self.budget.with_headroom(self.config.headroom)
 
-    def price(self, architecture: Architecture) -> Cost:
-        """What the whole detector costs, its latency predicted from the table."""
-        return cost(architecture, self.config.detector, self.config.size, self.costs, self.precision)
+    @cached_property
+    def price(self) -> Pricer:
+        """What a whole detector costs, its latency predicted from the table."""
+        return Pricer(self.config.detector, self.config.size, self.costs, self.precision)
 
     @property
     def precision(self) -> str:
         """What the detector computes in: what its table was measured in."""
-        return self.table.provenance.precision
+        return "fp32" if self.provenance is None else self.provenance.precision
 
     @property
     def latency_source(self) -> LatencySource:
-        return "estimated" if self.table.provenance.estimated else "predicted"
+        return "estimated" if self.provenance is not None and self.provenance.estimated else "predicted"
 
     @cached_property
-    def costs(self) -> dict[str, float]:
-        return self.table.costs()
+    def costs(self) -> dict[str, float] | None:
+        return None if self.table is None else self.table.costs()
 
     def header(self) -> dict[str, Any]:
         """What makes this search this one; its number of samples may grow."""
         plain = json.loads(json.dumps(asdict(self.config), default=str))
-        del plain["serial"]["max_sample"]
+        for phase in ("serial", "parallel"):
+            if plain[phase] is not None:
+                del plain[phase]["max_sample"]
         return {
-            "format": 1,
+            "format": 2,
             "tool_version": __version__,
             "config": plain,
             "budget": asdict(self.budget),
-            "table_folder": str(self.table_folder),
-            "table_reference_ms": self.table.provenance.reference_ms,
+            "table_folder": self.table_folder and str(self.table_folder),
+            "table_reference_ms": None if self.provenance is None else self.provenance.reference_ms,
         }
 
     def trials(self) -> list[Trial]:
@@ -153,10 +171,10 @@ class Run:
 
     def winner(self) -> Trial:
         """The validated trial of the best mAP. Raises RunError where there is none."""
-        validated = [trial for trial in self.trials() if trial.mean_ap is not None]
+        validated = ranked(self.trials())
         if not validated:
             raise RunError(f"{self.folder} has no validated trial to export")
-        return max(validated, key=lambda trial: (trial.mean_ap or 0.0, -trial.trial_id))
+        return validated[0]
 
     def baseline(self) -> Trial | None:
         """The start network trained as long as the winner, or None where it was not."""
@@ -166,26 +184,18 @@ class Run:
         return next((t for t in trials if t.mean_ap is not None and t.iterations >= enough), None)
 
     def start(self) -> tuple[Architecture, str | None]:
-        """The network that growth starts from, and why if it is not the configured one."""
+        """The network that growth starts from, and why if it is not the configured one.
+
+        Raises:
+            InfeasibleBudget: no architecture was found within the budget.
+        """
         wanted = decode(self.config.start)
         objections = self.objections(wanted) or self.config.space.violations(wanted)
         if not objections:
             return wanted, None
-        config = self.config
-        lowest = [smallest_latency(config.space, config.detector, config.size, self.costs)]
-        for additive in (lambda load: load.macs, lambda load: load.params):
-            lowest.append(smallest(config.space, additive, config.detector, config.size))
-        for low in lowest:
-            if not self.objections(low.architecture):
-                code = encode(low.architecture)
-                return (
-                    low.architecture,
-                    f"{config.start} does not fit ({objections[0]}); starting from {code}",
-                )
-        raise InfeasibleBudget(
-            f"neither {config.start} ({objections[0]}) nor the networks of the smallest latency, MACs and "
-            "parameters fit all limits: loosen one, or give another start"
-        )
+        found = self.smallest()
+        why = f"{self.config.start} does not fit ({objections[0]}); starting from {encode(found)}"
+        return found, why
 
     def objections(self, architecture: Architecture) -> tuple[str, ...]:
         """Why an architecture is no candidate: it breaks the budget, or its latency cannot be predicted."""
@@ -194,10 +204,10 @@ class Run:
         except MissingWorkload as error:
             return (f"unmeasured workload {error.keys[0]}",)
 
-    def check_feasible(self) -> None:
-        """Raises InfeasibleBudget with the smallest reachable value."""
+    def smallest(self) -> Architecture:
+        """An architecture within the budget. Raises InfeasibleBudget with the smallest reachable value."""
         config = self.config
-        check_feasible(
+        return find_feasible(
             self.budget,
             config.space,
             config.detector,

@@ -56,7 +56,7 @@ def test_another_start_meets_every_limit(make, config) -> None:
         run = make(latency_ms=1000, **limits)
         architecture, note = run.start()
         assert run.objections(architecture) == () and config.start in note
-    with pytest.raises(InfeasibleBudget, match="loosen one"):
+    with pytest.raises(InfeasibleBudget, match="memory_mb binds"):
         make(latency_ms=1000, memory_mb=start.memory_mb / 2).start()
 
 

@@ -143,6 +143,8 @@ class Cost:
     memory_mb: float
     macs: int
     params: int
+    depth: int
+    stages: int
 
 
 def cost(
@@ -161,4 +163,6 @@ def cost(
         elements * BYTES_PER_ELEMENT[precision] / MIB,
         macs(loads),
         weights,
+        architecture.depth,
+        len(architecture.stages),
     )

@@ -22,12 +22,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import spnas_hw.detection.framework  # noqa: F401  fills the registries
-from spnas_hw.config import Dataset, Schedule
+from spnas_hw.config import Dataset, Reignition, Schedule
 from spnas_hw.cost.workload import Size
 from spnas_hw.detection.detector import faster_rcnn
 from spnas_hw.detection.inheritance import inherit
 from spnas_hw.errors import RunError, TrainingError
 from spnas_hw.search.loop import Evaluation
+from spnas_hw.search.proposal import Proposal
 from spnas_hw.space.codec import encode
 from spnas_hw.space.detector import Detector
 from spnas_hw.space.morphism import Morphism
@@ -57,21 +58,21 @@ class ShortTraining:
     size: Size
     seed: int
     on_iteration: Callable[[int, int], None] = lambda done, total: None
+    reignition: Reignition | None = None
 
-    def __call__(self, morphism: Morphism, trial_id: int, parent_id: int | None) -> Evaluation:
+    def __call__(self, proposal: Proposal, trial_id: int, parent_id: int | None) -> Evaluation:
         """Raises TrainingError with the reason; the whole trace is in the trial's log."""
-        inherits = parent_id is not None
-        schedule = self.schedule
-        if not inherits:
-            schedule = replace(
-                schedule, iterations=schedule.start_iterations, learning_rate=schedule.start_learning_rate
-            )
+        morphism, inherits = proposal.morphism, parent_id is not None
+        schedule = self._schedule(proposal.share, inherits)
         work_dir = self.folder / f"{trial_id:04d}"
         parent_state = None if parent_id is None else load_weights(self.folder / f"{parent_id:04d}")
         shutil.rmtree(work_dir, ignore_errors=True)  # what an interrupted attempt left
         work_dir.mkdir(parents=True)
         runner = None
+        extra: dict[str, float | None] = {}
         try:
+            if proposal.reignite and parent_state is not None:
+                parent_state, extra["top1"] = self._reignite(parent_state, morphism, trial_id, work_dir)
             config = _config(replace(self, schedule=schedule), morphism, work_dir, trial_id, inherits)
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 runner = Runner.from_cfg(config)  # it would log to the terminal
@@ -79,7 +80,7 @@ class ShortTraining:
             runner.register_hook(_Inherit(parent_state, morphism), priority="VERY_LOW")
             runner.register_hook(_Progress(self.on_iteration), priority="LOWEST")
             runner.train()
-            metrics = _metrics(runner.val())
+            metrics = {**_metrics(runner.val()), **extra}
             _save(runner.model.state_dict(), work_dir, encode(morphism.child))
         except (ArithmeticError, AssertionError, RuntimeError, ValueError) as error:  # what training can do
             with open(work_dir / "train.log", "a") as log:
@@ -92,6 +93,26 @@ class ShortTraining:
             del runner
             gc.collect()
         return Evaluation(metrics, schedule.iterations)
+
+    def _schedule(self, share: float, inherits: bool) -> Schedule:
+        """What has inherited trains for its share; what has not must learn everything first."""
+        schedule = self.schedule
+        if inherits:
+            least = schedule.warmup_iterations + 1
+            return replace(schedule, iterations=max(least, round(share * schedule.iterations)))
+        return replace(
+            schedule, iterations=schedule.start_iterations, learning_rate=schedule.start_learning_rate
+        )
+
+    def _reignite(
+        self, state: dict[str, Tensor], morphism: Morphism, trial_id: int, work_dir: Path
+    ) -> tuple[dict[str, Tensor], float]:
+        if self.reignition is None:
+            raise RunError("a reignition was asked for, but the configuration has no key reignition")
+        from spnas_hw.detection.reignition import reignite
+
+        seed = _seed(self.seed, trial_id)
+        return reignite(state, morphism.child, self.reignition, work_dir, seed, self.on_iteration)
 
 
 def load_weights(trial_folder: Path) -> dict[str, Tensor]:

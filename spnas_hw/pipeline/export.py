@@ -64,10 +64,10 @@ def export_run(run: Run, baseline: bool, out: Path | None, compute_capability: s
 
 def _backend_of(run: Run) -> Backend:
     """What the table was measured with; where that is not here, ONNX Runtime on the CPU."""
-    table = run.table.provenance
-    gpu = None if table.threads is not None else table.device
+    table = run.provenance
     try:
-        if not table.estimated:
+        if table is not None and not table.estimated:
+            gpu = None if table.threads is not None else table.device
             return backend(table.runtime, gpu, table.threads, None)
     except BackendUnavailable:
         pass  # the measurement says that it does not compare
@@ -112,8 +112,11 @@ def export_trial(
         session.close()
         facts = backend.describe()
         note = _not_comparable(run, facts)
-        on_target = all(facts[name] == getattr(run.table.provenance, name) for name in ("device", "runtime"))
-        reference_ms = None if note else run.table.provenance.reference_ms
+        about = run.provenance
+        on_target = about is None or all(
+            facts[name] == getattr(about, name) for name in ("device", "runtime")
+        )
+        reference_ms = None if note or about is None else about.reference_ms
         measured = measure_model(backend, onnx_model, reference_ms=reference_ms)
     if agreement.agreement is not None and agreement.agreement < AGREEMENT:
         raise ExportError(
@@ -128,7 +131,7 @@ def export_trial(
     metadata = _metadata(run, trial) | {
         "latency": {
             "predicted_ms": trial.latency_ms,
-            "prediction": "estimated" if run.table.provenance.estimated else "measured blocks",
+            "prediction": None if about is None else "estimated" if about.estimated else "measured blocks",
             "clock": asdict(measured.raw),
             "at_table_speed_ms": None if note else measured.latency_ms,
             "drift": None if note else measured.drift,
@@ -145,7 +148,9 @@ def export_trial(
 
 def _not_comparable(run: Run, facts: Facts) -> str | None:
     """Why a measurement here cannot be held against the table's predictions, if so."""
-    table = run.table.provenance
+    table = run.provenance
+    if table is None:
+        return "the search had no latency table: there is nothing to compare with"
     if table.estimated:
         return "the table is estimated, not measured: there is nothing to compare with"
     for name in ("device", "runtime", "runtime_version", "threads"):

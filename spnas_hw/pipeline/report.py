@@ -11,20 +11,34 @@ from spnas_hw.search.journal import Trial
 
 
 def report(run: Run) -> tuple[Path, list[dict[str, Any]]]:
-    """Draws `report.png` in the run folder; returns its path, and baseline and winner in numbers."""
-    from spnas_hw.report.figures import latency_figure
+    """Draws `report.png` in the run folder, against MACs where the run has no latency table; returns its
+    path, and baseline and winner in numbers."""
+    from spnas_hw.report.figures import cost_figure
 
     winner, baseline = run.winner(), run.baseline()
-    path = run.folder / "report.png"
-    latency_figure(
-        path,
-        run.trials(),
-        budget_ms=run.budget.latency_ms,
-        baseline=baseline,
-        source="estimated from data sheets" if run.table.provenance.estimated else "predicted from the table",
-        title=f"{run.table.provenance.device}, {run.table.provenance.runtime}, "
-        f"{run.config.input_height}x{run.config.input_width}, {run.precision}",
-    )
+    path, size = run.folder / "report.png", f"{run.config.input_height}x{run.config.input_width}"
+    about = run.provenance
+    if about is None:
+        cost_figure(
+            path,
+            run.trials(),
+            cost="macs",
+            label="multiply-accumulates of the whole detector",
+            budget=run.budget.macs,
+            baseline=baseline,
+            title=size,
+        )
+    else:
+        source = "estimated from data sheets" if about.estimated else "predicted from the table"
+        cost_figure(
+            path,
+            run.trials(),
+            cost="latency_ms",
+            label=f"latency of the whole detector, {source} (ms)",
+            budget=run.budget.latency_ms,
+            baseline=baseline,
+            title=f"{about.device}, {about.runtime}, {size}, {run.precision}",
+        )
     rows = [_row(run, "winner", winner, run.folder / "bundle")]
     if baseline is not None:
         rows.insert(0, _row(run, "baseline", baseline, run.folder / "baseline" / "bundle"))

@@ -1,21 +1,25 @@
-"""The serial search of a run, and the baseline it is compared with."""
+"""The phases of a search in a run, and the baseline it is compared with."""
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from spnas_hw.errors import RunError
+from spnas_hw.errors import InvalidConfig, RunError
 from spnas_hw.run import JOURNAL, Run
-from spnas_hw.search.journal import Journal, Trial, write_views
+from spnas_hw.search.journal import Journal, Phase, Trial, ranked, write_views
 from spnas_hw.search.loop import Evaluation, Evaluator
 from spnas_hw.search.loop import run as run_search
+from spnas_hw.search.parallel import ParallelSearcher
+from spnas_hw.search.proposal import Proposal
+from spnas_hw.search.searcher import Searcher
 from spnas_hw.search.serial import SerialSearcher
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode
-from spnas_hw.space.morphism import Morphism, unchanged
+from spnas_hw.space.morphism import unchanged
 
 TrialProgress = Callable[[int, int, int], None]
 """(trial_id, iterations done, iterations in all)"""
@@ -28,7 +32,7 @@ def check(run: Run, resume: bool) -> None:
         InfeasibleBudget: no architecture can meet the budget.
         RunError: the folder holds a search and not `resume`, or none and `resume`.
     """
-    run.check_feasible()
+    run.smallest()
     exists = (run.folder / JOURNAL).exists()
     if exists and not resume:
         raise RunError(f"{run.folder} already holds a search: add --resume, or choose another --run")
@@ -39,37 +43,74 @@ def check(run: Run, resume: bool) -> None:
 def search(
     run: Run,
     *,
+    phase: Phase = "serial",
     resume: bool,
     progress: TrialProgress,
     on_trial: Callable[[Trial], None],
     note: Callable[[str], None],
 ) -> list[Trial]:
-    """The serial search; returns all trials. Raises what `check` does, and the searcher's errors."""
+    """One phase of the search; returns all trials. The parallel phase starts from the best serial trial, or
+    from the configured start where nothing was searched.
+
+    Raises what `check` does, and the searcher's errors.
+    """
     check(run, resume)
-    start, why = run.start()
-    if why:
-        note(why)
-    evaluate = _evaluator(run, run.folder / "trials", progress)
     journal = Journal(run.folder / JOURNAL, run.header())
-    searcher = SerialSearcher(start, run.config.space, run.config.serial, run.objections)
+    searcher, max_sample = _searcher(run, phase, journal.trials, note)
 
     def finish(trial: Trial) -> None:
         write_views(journal.trials, run.folder)
-        _remove_unneeded(journal.trials, run)
+        _remove_unneeded(journal.trials, searcher, run.folder / "trials")
         on_trial(trial)
 
     run_search(
         searcher,
-        evaluate,
+        _evaluator(run, run.folder / "trials", progress),
         journal,
         price=run.price,
-        max_sample=run.config.serial.max_sample,
+        max_sample=max_sample,
         seed=run.config.seed,
+        phase=phase,
         latency_source=run.latency_source,
         on_trial=finish,
     )
     write_views(journal.trials, run.folder)  # a crash may have come between journal and views
     return journal.trials
+
+
+def trials_wanted(run: Run, phase: Phase) -> int | None:
+    """How many trials a phase takes; None where the configuration has no such phase."""
+    settings = run.config.serial if phase == "serial" else run.config.parallel
+    return None if settings is None else settings.max_sample
+
+
+def _searcher(
+    run: Run, phase: Phase, trials: list[Trial], note: Callable[[str], None]
+) -> tuple[Searcher, int]:
+    """The searcher of a phase, and how many trials it may take."""
+    config = run.config
+    if phase == "serial":
+        start, why = run.start()
+        if why:
+            note(why)
+        return SerialSearcher(start, config.space, config.serial, run.objections), config.serial.max_sample
+    if config.parallel is None:
+        raise InvalidConfig("the configuration has no key parallel, which the parallel phase needs")
+    base = _parallel_base(trials)
+    serial = decode(base) if base else run.start()[0]
+    searcher = ParallelSearcher(
+        serial, base is not None, config.parallel, lambda a: run.price(a).macs, run.objections
+    )
+    return searcher, config.parallel.max_sample
+
+
+def _parallel_base(trials: list[Trial]) -> str | None:
+    """The code of the serial network that a phase begun keeps to, or else the best of the serial phase."""
+    begun = next((trial for trial in trials if trial.phase == "parallel"), None)
+    if begun is not None:
+        return begun.parent_code
+    best = ranked(trial for trial in trials if trial.phase == "serial")
+    return best[0].code if best else None
 
 
 def train_baseline(run: Run, progress: TrialProgress) -> Trial:
@@ -92,7 +133,7 @@ def train_baseline(run: Run, progress: TrialProgress) -> Trial:
         _evaluator(run, folder, progress),
         journal,
         price=run.price,
-        max_sample=1 + (winner.iterations - first.iterations) // run.config.schedule.iterations,
+        max_sample=1 + math.ceil((winner.iterations - first.iterations) / run.config.schedule.iterations),
         seed=run.config.seed,
         latency_source=run.latency_source,
     )
@@ -108,11 +149,14 @@ class _Again:
 
     architecture: Architecture
 
-    def ask(self, rng: object) -> Morphism:
-        return unchanged(self.architecture)
+    def ask(self, rng: object) -> Proposal:
+        return Proposal(unchanged(self.architecture))
 
     def tell(self, trial: Trial) -> None:
         """There is nothing to learn."""
+
+    def needed(self) -> set[int]:
+        return set()
 
 
 def _evaluator(run: Run, folder: Path, progress: TrialProgress) -> Evaluator:
@@ -120,7 +164,7 @@ def _evaluator(run: Run, folder: Path, progress: TrialProgress) -> Evaluator:
 
     config = run.config
 
-    def evaluate(morphism: Morphism, trial_id: int, parent_id: int | None) -> Evaluation:
+    def evaluate(proposal: Proposal, trial_id: int, parent_id: int | None) -> Evaluation:
         training = ShortTraining(
             folder,
             config.detector,
@@ -129,20 +173,18 @@ def _evaluator(run: Run, folder: Path, progress: TrialProgress) -> Evaluator:
             config.size,
             config.seed,
             lambda done, total: progress(trial_id, done, total),
+            config.reignition,
         )
-        return training(morphism, trial_id, parent_id)
+        return training(proposal, trial_id, parent_id)
 
     return evaluate
 
 
-def _remove_unneeded(trials: list[Trial], run: Run) -> None:
-    """Keeps the weights of the first trial and of those that may still be parents or the winner."""
-    ranked = sorted(
-        (trial for trial in trials if trial.mean_ap is not None),
-        key=lambda trial: (-(trial.mean_ap or 0.0), trial.trial_id),
-    )
-    first = ranked and min(trial.trial_id for trial in ranked)
-    needed = {first, *(trial.trial_id for trial in ranked[: run.config.serial.max_optimal])}
+def _remove_unneeded(trials: list[Trial], searcher: Searcher, folder: Path) -> None:
+    """Keeps the weights of the first trial, of the best one, and of those that proposals may start from."""
+    validated = ranked(trials)
+    first = min((trial.trial_id for trial in validated), default=None)
+    needed = {first, *(trial.trial_id for trial in validated[:1]), *searcher.needed()}
     for trial in trials:
         if trial.trial_id not in needed:
-            (run.folder / "trials" / f"{trial.trial_id:04d}" / "weights.safetensors").unlink(missing_ok=True)
+            (folder / f"{trial.trial_id:04d}" / "weights.safetensors").unlink(missing_ok=True)

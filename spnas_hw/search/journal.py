@@ -20,8 +20,10 @@ from spnas_hw.errors import RunError
 from spnas_hw.search.pareto import pareto_front
 
 Status = Literal["ok", "failed"]
+Phase = Literal["serial", "parallel"]
 LatencySource = Literal["predicted", "estimated", "measured"]
 """From a table of measured blocks, from one reckoned from data sheets, or of the whole detector."""
+TOTAL_LISTS: dict[Phase, str] = {"serial": "total_list_s.csv", "parallel": "total_list_p.csv"}
 CSV_COLUMNS = (
     "arch",
     "worker_id",
@@ -46,13 +48,14 @@ CSV_COLUMNS = (
 class Trial:
     """One candidate, trained and validated, or failed with the reason.
 
+    `rung` counts the promotions to longer training; `why` says how a promotion or a reignition was decided.
     `metrics` maps names as mmdet prints them (`mAP`, `AP50`, `AP_small`, ...) to fractions of 1; what
     was not measured is absent or None. Times are seconds since the epoch. `iterations` counts those
     of the trial and of all the ancestors it inherited from. `parent_id` is None for a seed.
     """
 
     trial_id: int
-    phase: Literal["serial", "parallel"]
+    phase: Phase
     code: str
     parent_id: int | None
     parent_code: str | None
@@ -67,6 +70,8 @@ class Trial:
     iterations: int
     t_start: float
     t_end: float
+    rung: int = 0
+    why: str | None = None
     reason: str | None = None
 
     @property
@@ -152,11 +157,17 @@ def write_views(trials: Iterable[Trial], folder: Path) -> None:
     """Derives `total_list_s.csv`, `total_list_p.csv` (when there is a parallel phase) and
     `pareto_front.csv` (mAP against latency, memory and MACs) from the trials."""
     trials = list(trials)
-    for phase, name in (("serial", "total_list_s.csv"), ("parallel", "total_list_p.csv")):
+    for phase, name in TOTAL_LISTS.items():
         chosen = [trial for trial in trials if trial.phase == phase]
         if chosen:
             _write_csv(folder / name, chosen)
     _write_csv(folder / "pareto_front.csv", front(trials))
+
+
+def ranked(trials: Iterable[Trial]) -> list[Trial]:
+    """The validated trials, best mAP first; the earlier of equals first."""
+    validated = [trial for trial in trials if trial.mean_ap is not None]
+    return sorted(validated, key=lambda trial: (-(trial.mean_ap or 0.0), trial.trial_id))
 
 
 def front(trials: Iterable[Trial]) -> list[Trial]:

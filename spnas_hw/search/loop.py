@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from spnas_hw.cost.composition import Cost
 from spnas_hw.errors import RunError, TrainingError
-from spnas_hw.search.journal import Journal, LatencySource, Trial
-from spnas_hw.search.serial import Searcher
+from spnas_hw.search.journal import Journal, LatencySource, Phase, Trial
+from spnas_hw.search.proposal import Proposal
+from spnas_hw.search.searcher import Searcher
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import encode
-from spnas_hw.space.morphism import Morphism
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Evaluation:
     iterations: int
 
 
-Evaluator: TypeAlias = Callable[[Morphism, int, int | None], Evaluation]
-"""(morphism, trial_id, parent's trial_id or None) -> Evaluation; raises TrainingError."""
+Evaluator: TypeAlias = Callable[[Proposal, int, int | None], Evaluation]
+"""(proposal, trial_id, parent's trial_id or None) -> Evaluation; raises TrainingError."""
 
 
 def run(
@@ -38,11 +38,11 @@ def run(
     price: Callable[[Architecture], Cost],
     max_sample: int,
     seed: int,
-    phase: Literal["serial", "parallel"] = "serial",
+    phase: Phase = "serial",
     latency_source: LatencySource = "predicted",
     on_trial: Callable[[Trial], None] = lambda trial: None,
 ) -> None:
-    """Searches until the journal holds `max_sample` trials; those it has already are told, not repeated.
+    """Searches until the journal holds `max_sample` trials of the phase; those it has are told, not repeated.
 
     Trial i draws from a generator of (seed, i), so a resumed search proposes what the uninterrupted one
     would have. A candidate that fails to train becomes a failed trial and the search goes on.
@@ -50,40 +50,57 @@ def run(
     Raises:
         SpaceExhausted, RunError: from the searcher.
     """
-    for trial in journal.trials:
+    told = [trial for trial in journal.trials if trial.phase == phase]
+    for trial in told:
         searcher.tell(trial)
-    for trial_id in range(len(journal.trials), max_sample):
-        morphism = searcher.ask(np.random.default_rng([seed, trial_id]))
-        by_code = {trial.code: trial for trial in journal.trials if trial.status == "ok"}
-        parent = by_code.get(encode(morphism.parent))
-        t_start = time.time()
-        reason, evaluation = None, Evaluation({}, 0)
-        try:
-            evaluation = evaluate(morphism, trial_id, parent.trial_id if parent else None)
-        except TrainingError as error:
-            reason = str(error)
-        found = price(morphism.child)
-        trial = Trial(
-            trial_id=trial_id,
-            phase=phase,
-            code=encode(morphism.child),
-            parent_id=parent.trial_id if parent else None,
-            parent_code=parent.code if parent else None,
-            operator=morphism.operator if parent else "seed",
-            status="failed" if reason else "ok",
-            metrics=evaluation.metrics,
-            latency_ms=found.latency_ms,
-            latency_source=None if found.latency_ms is None else latency_source,
-            memory_mb=found.memory_mb,
-            macs=found.macs,
-            params=found.params,
-            iterations=evaluation.iterations + (parent.iterations if parent else 0),
-            t_start=t_start,
-            t_end=time.time(),
-            reason=reason,
-        )
+    for _ in range(len(told), max_sample):
+        trial_id = len(journal.trials)
+        proposal = searcher.ask(np.random.default_rng([seed, trial_id]))
+        trial = _try(proposal, trial_id, evaluate, journal, price, phase, latency_source)
         journal.append(trial)
         searcher.tell(trial)
         on_trial(trial)
         if not any(earlier.status == "ok" for earlier in journal.trials):
-            raise RunError(f"the start network could not be trained: {reason}; --resume tries again")
+            raise RunError(f"the start network could not be trained: {trial.reason}; --resume tries again")
+
+
+def _try(
+    proposal: Proposal,
+    trial_id: int,
+    evaluate: Evaluator,
+    journal: Journal,
+    price: Callable[[Architecture], Cost],
+    phase: Phase,
+    latency_source: LatencySource,
+) -> Trial:
+    """Trains and validates a candidate; a failure is a trial, too."""
+    latest = {trial.code: trial for trial in journal.trials if trial.status == "ok"}
+    parent = latest.get(encode(proposal.morphism.parent))
+    t_start = time.time()
+    reason, evaluation = None, Evaluation({}, 0)
+    try:
+        evaluation = evaluate(proposal, trial_id, parent.trial_id if parent else None)
+    except TrainingError as error:
+        reason = str(error)
+    found = price(proposal.child)
+    return Trial(
+        trial_id=trial_id,
+        phase=phase,
+        code=encode(proposal.child),
+        parent_id=parent.trial_id if parent else None,
+        parent_code=parent.code if parent else None,
+        operator=proposal.operator if parent else "seed",
+        status="failed" if reason else "ok",
+        metrics=evaluation.metrics,
+        latency_ms=found.latency_ms,
+        latency_source=None if found.latency_ms is None else latency_source,
+        memory_mb=found.memory_mb,
+        macs=found.macs,
+        params=found.params,
+        iterations=evaluation.iterations + (parent.iterations if parent else 0),
+        t_start=t_start,
+        t_end=time.time(),
+        rung=proposal.rung,
+        why=proposal.why,
+        reason=reason,
+    )

@@ -1,4 +1,4 @@
-"""The serial phase of SP-NAS: swap and expand a grown network, train briefly, keep the best.
+"""The serial phase of SP-NAS: swap and expand a grown network, train briefly, keep the best, reignite.
 
 Parents are drawn among the `max_optimal` best trials, the better the likelier; a candidate is the
 result of `num_mutate` operators and satisfies the space and the budget before anything is trained.
@@ -6,36 +6,41 @@ result of `num_mutate` operators and satisfies the space and the budget before a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import pairwise
 
 import numpy as np
 
+from spnas_hw.search.history import History
 from spnas_hw.search.journal import Trial
-from spnas_hw.search.proposal import propose
+from spnas_hw.search.proposal import Proposal, propose
+from spnas_hw.search.searcher import Objections
+from spnas_hw.search.surrogate import most_promising
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode, encode
 from spnas_hw.space.morphism import Morphism, add_stage, change_block, expand, swap, unchanged
 from spnas_hw.space.search_space import SearchSpace
 
-Objections = Callable[[Architecture], tuple[str, ...]]
-
-
-class Searcher(Protocol):
-    """Proposes and learns; somebody else trains. `tell` may be called with trials of an earlier process."""
-
-    def ask(self, rng: np.random.Generator) -> Morphism:
-        """The next candidate, never one that was told already. Raises SpaceExhausted."""
-
-    def tell(self, trial: Trial) -> None:
-        """What became of a candidate, successful or failed."""
+REIGNITIONS_MAX = 2
 
 
 @dataclass(frozen=True)
 class SerialSettings:
-    """How candidates arise. Each of the `num_mutate` operators is drawn anew: expand, add_stage and
-    change_block with their probabilities, swap otherwise."""
+    """How candidates arise and how far they are trained.
+
+    Args:
+        max_sample: trials of the phase in all, promotions and reignitions among them.
+        max_optimal: parents are drawn among so many of the best.
+        num_mutate: operators per candidate, each drawn anew: expand, add_stage and change_block with
+            their probabilities, swap otherwise.
+        candidates: mutants drawn for each trial; the one that the trials so far promise most of is trained.
+            1: the first that fits, as the reference does.
+        rungs: shares of the schedule's iterations after which a candidate must be among the best to be
+            trained further; (1.0,) trains all of them fully, as the reference does.
+        keep: one in so many rises to the next rung.
+        reignitions: how often, at most, the best backbone is trained on ImageNet when growth is stuck.
+        window, min_gain: growth is stuck when mAP rose by no more than `min_gain` in `window` trials.
+    """
 
     max_sample: int
     max_optimal: int = 5
@@ -43,46 +48,84 @@ class SerialSettings:
     expand_prob: float = 0.3
     add_stage_prob: float = 0.05
     change_block_prob: float = 0.0
+    candidates: int = 1
+    rungs: tuple[float, ...] = (1.0,)
+    keep: int = 3
+    reignitions: int = 0
+    window: int = 10
+    min_gain: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("max_sample", "max_optimal", "num_mutate"):
+        for name in ("max_sample", "max_optimal", "num_mutate", "candidates", "window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         probabilities = (self.expand_prob, self.add_stage_prob, self.change_block_prob)
         if min(probabilities) < 0 or sum(probabilities) > 1:
             raise ValueError(f"the operator probabilities {probabilities} must be within 0 and 1 in total")
+        if not self.rungs or self.rungs[-1] != 1 or any(b <= a for a, b in pairwise((0.0, *self.rungs))):
+            raise ValueError(f"rungs are {self.rungs}; they must rise from above 0 to 1")
+        if self.keep < 2:
+            raise ValueError(f"keep is {self.keep}; at least one in 2 rises")
+        if not 0 <= self.reignitions <= REIGNITIONS_MAX:
+            raise ValueError(f"reignitions is {self.reignitions}; it must be 0 to {REIGNITIONS_MAX}")
+        if not 0 <= self.min_gain < 1:
+            raise ValueError(f"min_gain is {self.min_gain}; it must be at least 0 and below 1")
 
 
 class SerialSearcher:
-    """Swap - expand over the best trials so far, starting from one network."""
+    """Swap - expand - reignite over the best trials so far, starting from one network."""
 
     def __init__(
         self, start: Architecture, space: SearchSpace, settings: SerialSettings, objections: Objections
     ) -> None:
         """`objections` are those of the budget; the space's own are checked as well."""
         self.start, self.space, self.settings, self.objections = start, space, settings, objections
-        self._told: dict[str, Trial] = {}
+        self.history = History()
 
     def tell(self, trial: Trial) -> None:
-        self._told[trial.code] = trial
+        self.history.add(trial)
 
-    def ask(self, rng: np.random.Generator) -> Morphism:
-        if all(trial.mean_ap is None for trial in self._told.values()):
-            return unchanged(self.start)  # nothing to grow from yet
-        parents = self._parents()
+    def needed(self) -> set[int]:
+        settings, history = self.settings, self.history
+        needed = {trial.trial_id for trial in history.latest()[: settings.max_optimal]}
+        promoted = {(trial.code, trial.rung) for trial in history.trials}
+        waiting = {
+            trial.trial_id
+            for trial in history.trials
+            if trial.rung + 1 < len(settings.rungs) and (trial.code, trial.rung + 1) not in promoted
+        }
+        return needed | waiting
+
+    def ask(self, rng: np.random.Generator) -> Proposal:
+        settings, rungs = self.settings, self.settings.rungs
+        parents = self.history.latest()[: settings.max_optimal]
+        if not parents:  # nothing to grow from yet
+            return Proposal(unchanged(self.start), rung=len(rungs) - 1)
+        promoted = self.history.promotable(len(rungs), settings.keep)
+        if promoted is not None:
+            rung = promoted.rung + 1
+            why = f"among the best one in {settings.keep} of rung {promoted.rung}"
+            share = rungs[rung] - rungs[rung - 1]
+            return Proposal(unchanged(decode(promoted.code)), rung, share, why=why)
+        reignited = sum(trial.operator == "reignite" for trial in self.history.trials)
+        stuck = self.history.bottleneck(settings.window, settings.min_gain)
+        if stuck is not None and reignited < settings.reignitions:
+            best = unchanged(decode(parents[0].code))
+            return Proposal(best, rung=len(rungs) - 1, reignite=True, why=stuck)
+        return Proposal(self._new(parents, rng), share=rungs[0])
+
+    def _new(self, parents: list[Trial], rng: np.random.Generator) -> Morphism:
+        """A candidate that was not tried yet: the most promising of several mutants of good parents."""
         # Linear ranking: among n parents the best is n times as likely as the last.
         weights = np.arange(len(parents), 0, -1, dtype=float)
         weights /= weights.sum()
-        return propose(
-            lambda: self._mutate(parents[int(rng.choice(len(parents), p=weights))], rng), self._refuse
-        )
+        grown = [decode(trial.code) for trial in parents]
 
-    def _parents(self) -> list[Architecture]:
-        ranked = sorted(
-            (trial for trial in self._told.values() if trial.mean_ap is not None),
-            key=lambda trial: (-(trial.mean_ap or 0.0), trial.trial_id),
-        )
-        return [decode(trial.code) for trial in ranked[: self.settings.max_optimal]]
+        def draw() -> Morphism:
+            return self._mutate(grown[int(rng.choice(len(grown), p=weights))], rng)
+
+        pool = [propose(draw, self._refuse) for _ in range(self.settings.candidates)]
+        return pool[0] if len(pool) == 1 else most_promising(pool, self.history, rng)
 
     def _mutate(self, parent: Architecture, rng: np.random.Generator) -> Morphism:
         morphism = unchanged(parent)
@@ -107,6 +150,6 @@ class SerialSearcher:
         return swap(architecture, rng)
 
     def _refuse(self, morphism: Morphism) -> tuple[str, ...]:
-        if encode(morphism.child) in self._told:
+        if self.history.has(encode(morphism.child)):
             return ("duplicate of an earlier trial",)
         return self.space.violations(morphism.child) or self.objections(morphism.child)

@@ -10,6 +10,7 @@ from spnas_hw.config import Dataset, Schedule, load_search
 from spnas_hw.detection.datasets import prepare
 from spnas_hw.detection.evaluator import ShortTraining, load_weights
 from spnas_hw.errors import DataError, RunError, TrainingError
+from spnas_hw.search.proposal import Proposal
 from spnas_hw.space.codec import decode
 from spnas_hw.space.morphism import unchanged
 
@@ -27,7 +28,7 @@ SCHEDULE = Schedule(
     rpn_samples=16,
     roi_samples=16,
 )
-START = unchanged(decode("b4_11-2"))
+START = Proposal(unchanged(decode("b4_11-2")))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ SPACE = SearchSpace((Block("basic"),), stages=(4, 6), depth=(8, 20), doublings=(
 
 
 def price(architecture: Architecture) -> Cost:
-    return Cost(float(architecture.depth), 1.0, architecture.depth, 1)
+    return Cost(float(architecture.depth), 1.0, architecture.depth, 1, architecture.depth, 4)
 
 
 def searched(path: Path, samples: int, evaluate, seed: int = 0) -> Journal:
@@ -29,8 +29,8 @@ def searched(path: Path, samples: int, evaluate, seed: int = 0) -> Journal:
     return journal
 
 
-def deeper_is_better(morphism, trial_id, parent_id) -> Evaluation:
-    return Evaluation({"mAP": morphism.child.depth / 100}, 50)
+def deeper_is_better(proposal, trial_id, parent_id) -> Evaluation:
+    return Evaluation({"mAP": proposal.child.depth / 100}, 50)
 
 
 def story(journal: Journal) -> list:
@@ -41,11 +41,11 @@ def test_a_resumed_search_tells_the_same_story(tmp_path: Path) -> None:
     whole = searched(tmp_path / "a.jsonl", 8, deeper_is_better)
     calls = []
 
-    def interrupted(morphism, trial_id, parent_id):
+    def interrupted(proposal, trial_id, parent_id):
         calls.append(trial_id)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return deeper_is_better(morphism, trial_id, parent_id)
+        return deeper_is_better(proposal, trial_id, parent_id)
 
     with pytest.raises(KeyboardInterrupt):
         searched(tmp_path / "b.jsonl", 8, interrupted)
@@ -64,10 +64,10 @@ def test_iterations_add_up_along_the_ancestors(tmp_path: Path) -> None:
 
 
 def test_a_failed_candidate_is_a_failed_trial(tmp_path: Path) -> None:
-    def fragile(morphism, trial_id, parent_id):
+    def fragile(proposal, trial_id, parent_id):
         if trial_id == 2:
             raise TrainingError("loss is not finite")
-        return deeper_is_better(morphism, trial_id, parent_id)
+        return deeper_is_better(proposal, trial_id, parent_id)
 
     trials = searched(tmp_path / "j.jsonl", 5, fragile).trials
     assert [t.status for t in trials] == ["ok", "ok", "failed", "ok", "ok"]
@@ -76,7 +76,7 @@ def test_a_failed_candidate_is_a_failed_trial(tmp_path: Path) -> None:
 
 
 def test_a_failed_start_ends_the_search(tmp_path: Path) -> None:
-    def broken(morphism, trial_id, parent_id):
+    def broken(proposal, trial_id, parent_id):
         raise TrainingError("no images")
 
     with pytest.raises(RunError, match=r"could not be trained: no images.*--resume"):
@@ -87,7 +87,7 @@ def test_a_failed_start_ends_the_search(tmp_path: Path) -> None:
 
 
 def test_programming_errors_are_not_trials(tmp_path: Path) -> None:
-    def buggy(morphism, trial_id, parent_id):
+    def buggy(proposal, trial_id, parent_id):
         raise KeyError("bug")
 
     with pytest.raises(KeyError):

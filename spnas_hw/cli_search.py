@@ -1,0 +1,98 @@
+"""The commands that search: one phase at a time, or the steps of a pipeline file."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spnas_hw import console
+from spnas_hw.errors import InvalidConfig
+from spnas_hw.run import Run, changes_since, find_table
+
+search_app = typer.Typer()
+
+
+class PhaseName(str, Enum):
+    """What a search may vary."""
+
+    serial = "serial"
+    parallel = "parallel"
+
+
+@search_app.command()
+def search(
+    latency_ms: Annotated[
+        float | None, typer.Option(help="Budget of the whole detector, batch 1, milliseconds.")
+    ] = None,
+    config: console.Config = "demo",
+    table: console.TableFolder = None,
+    gpu: console.Gpu = None,
+    run: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/search"),
+    memory_mb: Annotated[float | None, typer.Option(help="Budget of weights and activations, MiB.")] = None,
+    macs: Annotated[float | None, typer.Option(help="Budget of multiply-accumulates.")] = None,
+    params: Annotated[float | None, typer.Option(help="Budget of parameters.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Most residual blocks.")] = None,
+    stages: Annotated[int | None, typer.Option(help="Most stages of the arch code.")] = None,
+    phase: Annotated[PhaseName, typer.Option(help="Serial, or parallel on the serial winner.")] = (
+        PhaseName.serial
+    ),
+    max_sample: Annotated[int | None, typer.Option(min=1, help="Trials of the phase in all.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Afterwards train the start network as long as the winner.")
+    ] = False,
+) -> None:
+    """Search the backbone with the best mAP whose detector fits the budget: any limits, all of them hard."""
+    from spnas_hw.config import load_search, overridden
+    from spnas_hw.cost.constraints import Budget
+    from spnas_hw.detection.datasets import prepare
+    from spnas_hw.pipeline import search as search_step
+
+    limits = (latency_ms, memory_mb, macs, params, depth, stages)
+    if all(limit is None for limit in limits):
+        raise typer.BadParameter("a search needs a budget: give at least --latency-ms, or another limit")
+    try:
+        budget = Budget(*limits)
+    except ValueError as error:
+        raise InvalidConfig(str(error)) from error
+    loaded = overridden(load_search(config), max_sample=max_sample, phase=phase.value, seed=seed)
+    folder = table
+    if table is None and (latency_ms is not None or gpu is not None):
+        folder = find_table(Path("latency_tables"), gpu)
+    this = Run(run, loaded, budget, folder and folder.resolve())
+    for warning in table_warnings(this):
+        console.stderr.print(warning, highlight=False)
+    search_step.check(this, resume)
+    with console.bar(console.stderr, "rendering scenes") as progress:
+        prepare(loaded.dataset, loaded.size, progress)
+    resumable = console.resumable("the same command with --resume")
+    wanted = search_step.trials_wanted(this, phase.value)
+    with resumable, console.trials(console.stderr, wanted) as (bar, show):
+        search_step.search(
+            this, phase=phase.value, resume=resume, progress=bar, on_trial=show, note=console.stderr.print
+        )
+    if baseline:
+        resumable = console.resumable("the same command with --resume")
+        with resumable, console.trials(console.stderr, None) as (bar, show):
+            show(search_step.train_baseline(this, bar))
+    console.stdout.print(console.winner_line(this.winner()))
+    console.stdout.print(f"next: spnas-hw export {run}")
+
+
+def table_warnings(run: Run) -> list[str]:
+    """What a user should know of the table that a search relies on."""
+    if run.table is None:
+        return []
+    found = [
+        f"the table was measured with {change}: profile again to be sure"
+        for change in changes_since(run.table)
+    ]
+    if run.table.provenance.estimated:
+        found.append("the latencies of this table are estimated from data sheets, not measured")
+    if failures := run.table.failures():
+        found.append(f"{len(failures)} workloads of the table failed; networks that need them are left out")
+    return found
