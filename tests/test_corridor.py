@@ -222,6 +222,35 @@ def test_over_budget_is_said_and_exits_non_zero(searched: Path) -> None:
     succeeded(searched, "export", tight, "--allow-over-budget")
 
 
+def test_any_limit_is_a_budget_and_the_phases_follow_each_other(home: Path) -> None:
+    """Without a latency there is no table, and MACs take its place in the report."""
+    (home / "both.yml").write_text(yaml.safe_dump({**MINIATURE, "parallel": {"max_sample": 2}}))
+    search = ("search", "--config", "both.yml", "--macs", "1e9", "--depth", "5", "--run", "runs/both")
+    succeeded(home, *search)
+    assert "winner b4_" in succeeded(home, *search, "--phase", "parallel", "--resume")
+    lines = (home / "runs/both/journal.jsonl").read_text().splitlines()
+    trials = [json.loads(line) for line in lines[1:]]
+    assert [trial["phase"] for trial in trials] == ["serial"] * 3 + ["parallel"] * 2
+    assert all(trial["latency_ms"] is None and trial["code"] for trial in trials)
+    best = max(trials[:3], key=lambda trial: trial["metrics"]["mAP"])
+    assert {trial["parent_code"] for trial in trials[3:]} == {best["code"]}
+    for name, count in (("total_list_s.csv", 3), ("total_list_p.csv", 2)):
+        with open(home / "runs/both" / name) as file:
+            assert len(list(csv.DictReader(file))) == count
+    found = json.loads(succeeded(home, "report", "runs/both", "--json").splitlines()[-1])
+    assert (home / found["figure"]).exists()
+    exported = json.loads(succeeded(home, "export", "runs/both", "--json").splitlines()[-1])
+    assert "no latency table" in exported["note"]
+
+
+def test_the_binding_limit_is_named(home: Path) -> None:
+    for limit, word in (("--macs", "MACs"), ("--params", "parameters"), ("--memory-mb", "memory")):
+        line = refused(home, "search", "--config", "mini.yml", limit, "0.01", "--run", "runs/none")
+        assert word in line and "smallest reachable is" in line
+    line = refused(home, "search", "--config", "mini.yml", "--depth", "2", "--run", "runs/none")
+    assert "depth" in line and "the smallest is 3" in line
+
+
 def test_an_impossible_budget_names_the_smallest_reachable(home: Path) -> None:
     line = refused(home, "search", "--config", "mini.yml", "--latency-ms", "0.01", "--run", "runs/none")
     assert "smallest reachable is" in line and "b4_" in line

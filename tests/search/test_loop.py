@@ -6,8 +6,9 @@ import pytest
 
 from spnas_hw.cost.composition import Cost
 from spnas_hw.errors import RunError, TrainingError
-from spnas_hw.search.journal import Journal
+from spnas_hw.search.journal import Journal, read_journal
 from spnas_hw.search.loop import Evaluation, run
+from spnas_hw.search.parallel import ParallelSearcher, ParallelSettings
 from spnas_hw.search.serial import SerialSearcher, SerialSettings
 from spnas_hw.space.architecture import Architecture, Block
 from spnas_hw.space.codec import decode
@@ -92,3 +93,66 @@ def test_programming_errors_are_not_trials(tmp_path: Path) -> None:
 
     with pytest.raises(KeyError):
         searched(tmp_path / "j.jsonl", 5, buggy)
+
+
+def test_promotions_go_on_where_the_rung_ended(tmp_path: Path) -> None:
+    asked = []
+
+    def evaluate(proposal, trial_id, parent_id) -> Evaluation:
+        asked.append((proposal.operator, proposal.share, parent_id))
+        return Evaluation({"mAP": proposal.child.depth / 100}, round(100 * proposal.share))
+
+    settings = SerialSettings(max_sample=14, rungs=(0.25, 1.0), keep=3)
+    searcher = SerialSearcher(decode("b_11-21-21-21"), SPACE, settings, lambda a: ())
+    journal = Journal(tmp_path / "j.jsonl", {})
+    run(searcher, evaluate, journal, price=price, max_sample=14, seed=0)
+    promoted = [trial for trial in journal.trials if trial.operator == "promote"]
+    assert promoted and {trial.rung for trial in promoted} == {1}
+    for trial in promoted:
+        parent = journal.trials[trial.parent_id]
+        assert (parent.code, parent.rung) == (trial.code, 0)
+        assert trial.iterations == parent.iterations + 75
+        assert trial.why == "among the best one in 3 of rung 0"
+        assert asked[trial.trial_id] == ("promote", 0.75, parent.trial_id)
+        better = [t for t in journal.trials[: trial.trial_id] if t.rung == 0 and t.mean_ap > parent.mean_ap]
+        assert len(better) < sum(t.rung == 0 for t in journal.trials[: trial.trial_id]) / 3
+
+
+def test_a_reignition_and_its_reason_are_in_the_journal(tmp_path: Path) -> None:
+    def flat(proposal, trial_id, parent_id) -> Evaluation:
+        return Evaluation({"mAP": 0.2}, 50)
+
+    settings = SerialSettings(max_sample=14, reignitions=2, window=4)
+    searcher = SerialSearcher(decode("b_11-21-21-21"), SPACE, settings, lambda a: ())
+    journal = Journal(tmp_path / "j.jsonl", {})
+    run(searcher, flat, journal, price=price, max_sample=14, seed=0)
+    reignited = [trial for trial in read_journal(journal.path)[1] if trial.operator == "reignite"]
+    assert [trial.trial_id for trial in reignited] == [5, 10]
+    assert all(trial.code == trial.parent_code and "in 4 trials" in trial.why for trial in reignited)
+
+
+def test_the_phases_share_a_journal(tmp_path: Path) -> None:
+    serial = searched(tmp_path / "j.jsonl", 4, deeper_is_better)
+    best = max(serial.trials, key=lambda t: t.mean_ap)
+
+    def parallel(samples: int) -> Journal:
+        journal = Journal(tmp_path / "j.jsonl", {"seed": 0})
+        searcher = ParallelSearcher(
+            decode(best.code),
+            True,
+            ParallelSettings(samples),
+            lambda a: a.depth * 10 + total(a),
+            lambda a: (),
+        )
+        run(searcher, deeper_is_better, journal, price=price, max_sample=samples, seed=0, phase="parallel")
+        return journal
+
+    def total(architecture: Architecture) -> int:
+        return 1 + sum(stage.branches for stage in architecture.stages)
+
+    assert len(parallel(2).trials) == 6
+    trials = parallel(3).trials
+    assert [t.phase for t in trials] == ["serial"] * 4 + ["parallel"] * 3
+    assert [t.trial_id for t in trials] == list(range(7))
+    assert {t.parent_id for t in trials[4:]} == {best.trial_id}
+    assert {t.operator.split("+")[0] for t in trials[4:]} == {"add_branch"}
