@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import io
-import logging
 import os
 import shutil
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import spnas_hw.detection.framework  # noqa: F401  fills the registries
 from spnas_hw.config import Dataset, Reignition, Schedule
 from spnas_hw.cost.workload import Size
 from spnas_hw.detection.detector import faster_rcnn
 from spnas_hw.detection.inheritance import inherit
-from spnas_hw.errors import RunError, TrainingError
+from spnas_hw.detection.reignition import reignite
+from spnas_hw.detection.runner import running, seed_of
+from spnas_hw.errors import RunError
 from spnas_hw.search.loop import Evaluation
 from spnas_hw.search.proposal import Proposal
 from spnas_hw.space.codec import encode
@@ -68,30 +61,19 @@ class ShortTraining:
         parent_state = None if parent_id is None else load_weights(self.folder / f"{parent_id:04d}")
         shutil.rmtree(work_dir, ignore_errors=True)  # what an interrupted attempt left
         work_dir.mkdir(parents=True)
-        runner = None
         extra: dict[str, float | None] = {}
-        try:
-            if proposal.reignite and parent_state is not None:
-                parent_state, extra["top1"] = self._reignite(parent_state, morphism, trial_id, work_dir)
-            config = _config(replace(self, schedule=schedule), morphism, work_dir, trial_id, inherits)
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                runner = Runner.from_cfg(config)  # it would log to the terminal
-            _log_to(runner, work_dir / "train.log")
-            runner.register_hook(_Inherit(parent_state, morphism), priority="VERY_LOW")
-            runner.register_hook(_Progress(self.on_iteration), priority="LOWEST")
+        if proposal.reignite and parent_state is not None:
+            parent_state, extra["top1"] = self._reignite(parent_state, morphism, trial_id, work_dir)
+        config = _config(replace(self, schedule=schedule), morphism, work_dir, trial_id, inherits)
+
+        def start(model: nn.Module) -> None:
+            if parent_state is not None:
+                model.load_state_dict(inherit(parent_state, morphism, model.state_dict()))
+
+        with running(config, work_dir / "train.log", self.on_iteration, start) as runner:
             runner.train()
             metrics = {**_metrics(runner.val()), **extra}
             _save(runner.model.state_dict(), work_dir, encode(morphism.child))
-        except (ArithmeticError, AssertionError, RuntimeError, ValueError) as error:  # what training can do
-            with open(work_dir / "train.log", "a") as log:
-                log.write(traceback.format_exc())
-            reason = str(error).strip().splitlines()
-            raise TrainingError(f"{type(error).__name__}: {reason[0] if reason else 'no message'}") from error
-        finally:
-            if runner is not None:
-                _close_log(runner, work_dir)
-            del runner
-            gc.collect()
         return Evaluation(metrics, schedule.iterations)
 
     def _schedule(self, share: float, inherits: bool) -> Schedule:
@@ -109,9 +91,7 @@ class ShortTraining:
     ) -> tuple[dict[str, Tensor], float]:
         if self.reignition is None:
             raise RunError("a reignition was asked for, but the configuration has no key reignition")
-        from spnas_hw.detection.reignition import reignite
-
-        seed = _seed(self.seed, trial_id)
+        seed = seed_of(self.seed, trial_id)
         return reignite(state, morphism.child, self.reignition, work_dir, seed, self.on_iteration)
 
 
@@ -126,35 +106,9 @@ def load_weights(trial_folder: Path) -> dict[str, Tensor]:
         raise RunError(f"{path} cannot be read ({error}): train this trial again") from error
 
 
-class _Inherit(Hook):
-    """Gives the initialised model what it inherits, just before the first iteration."""
-
-    def __init__(self, parent_state: dict[str, Tensor] | None, morphism: Morphism) -> None:
-        self.parent_state, self.morphism = parent_state, morphism
-
-    def before_train(self, runner: Runner) -> None:
-        if self.parent_state is not None:
-            state = inherit(self.parent_state, self.morphism, runner.model.state_dict())
-            runner.model.load_state_dict(state)
-
-
-class _Progress(Hook):
-    def __init__(self, report: Callable[[int, int], None]) -> None:
-        self.report = report
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
-    ) -> None:
-        if outputs is not None and not bool(torch.isfinite(outputs["loss"])):
-            raise FloatingPointError(f"the loss is not finite at iteration {runner.iter + 1}")
-        self.report(runner.iter + 1, runner.max_iters)
-
-
 def _config(
     training: ShortTraining, morphism: Morphism, work_dir: Path, trial_id: int, inherits: bool
 ) -> dict[str, Any]:
-    from mmengine.config import Config
-
     schedule = training.schedule
     height, width = training.size
     resize = {"type": "Resize", "scale": (width, height), "keep_ratio": False}
@@ -171,33 +125,31 @@ def _config(
         roi_samples=schedule.roi_samples,
         zero_init_residual=inherits,
     )
-    return Config(
-        {
-            "default_scope": "mmdet",
-            "experiment_name": f"{work_dir.resolve()}",
-            "work_dir": str(work_dir),
-            "model": model,
-            "train_dataloader": _loader(training, "train", train_pipeline, schedule.batch_size, sampler),
-            "val_dataloader": _loader(
-                training, "val", val_pipeline, 1, {"type": "DefaultSampler", "shuffle": False}
-            ),
-            "val_evaluator": {"type": "CocoMetricWithIgnored", "metric": "bbox"},
-            "train_cfg": {
-                "type": "IterBasedTrainLoop",
-                "max_iters": schedule.iterations,
-                "val_begin": schedule.iterations + 1,  # validated once, afterwards
-            },
-            "val_cfg": {"type": "ValLoop"},
-            **_optimization(schedule),
-            "default_hooks": {
-                "logger": {"type": "LoggerHook", "interval": 10, "log_metric_by_epoch": False},
-                "checkpoint": None,
-            },
-            "visualizer": {"type": "Visualizer", "vis_backends": []},
-            "randomness": {"seed": _seed(training.seed, trial_id)},
-            "log_processor": {"by_epoch": False},
-        }
-    )
+    return {
+        "default_scope": "mmdet",
+        "experiment_name": f"{work_dir.resolve()}",
+        "work_dir": str(work_dir),
+        "model": model,
+        "train_dataloader": _loader(training, "train", train_pipeline, schedule.batch_size, sampler),
+        "val_dataloader": _loader(
+            training, "val", val_pipeline, 1, {"type": "DefaultSampler", "shuffle": False}
+        ),
+        "val_evaluator": {"type": "CocoMetricWithIgnored", "metric": "bbox"},
+        "train_cfg": {
+            "type": "IterBasedTrainLoop",
+            "max_iters": schedule.iterations,
+            "val_begin": schedule.iterations + 1,  # validated once, afterwards
+        },
+        "val_cfg": {"type": "ValLoop"},
+        **_optimization(schedule),
+        "default_hooks": {
+            "logger": {"type": "LoggerHook", "interval": 10, "log_metric_by_epoch": False},
+            "checkpoint": None,
+        },
+        "visualizer": {"type": "Visualizer", "vis_backends": []},
+        "randomness": {"seed": seed_of(training.seed, trial_id)},
+        "log_processor": {"by_epoch": False},
+    }
 
 
 def _loader(
@@ -218,11 +170,6 @@ def _loader(
         "sampler": sampler,
         "dataset": dataset,
     }
-
-
-def _seed(seed: int, trial_id: int) -> int:
-    """A seed of 32 bits, which is what numpy's and torch's global generators take."""
-    return int(np.random.SeedSequence([seed, trial_id]).generate_state(1)[0])
 
 
 def _optimization(schedule: Schedule) -> dict[str, Any]:
@@ -262,22 +209,3 @@ def _save(state: dict[str, Tensor], work_dir: Path, code: str) -> None:
     partial = work_dir / "weights.partial"
     save_file({k: v.contiguous() for k, v in state.items()}, partial, {"code": code})
     os.replace(partial, work_dir / "weights.safetensors")
-
-
-def _log_to(runner: Runner, path: Path) -> None:
-    """One log file a trial and nothing on the terminal."""
-    for handler in list(runner.logger.handlers):
-        runner.logger.removeHandler(handler)
-        handler.close()
-    shutil.rmtree(runner.log_dir, ignore_errors=True)
-    for dump in path.parent.glob("*.py"):  # the configuration, which the journal has
-        dump.unlink()
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    runner.logger.addHandler(handler)
-
-
-def _close_log(runner: Runner, work_dir: Path) -> None:
-    for handler in list(runner.logger.handlers):
-        runner.logger.removeHandler(handler)
-        handler.close()

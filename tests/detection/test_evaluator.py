@@ -3,10 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
-from spnas_hw.config import Dataset, Schedule, load_search
+from spnas_hw.config import Dataset, Reignition, Schedule, load_search
 from spnas_hw.detection.datasets import prepare
 from spnas_hw.detection.evaluator import ShortTraining, load_weights
 from spnas_hw.errors import DataError, RunError, TrainingError
@@ -90,3 +92,29 @@ def test_missing_or_damaged_weights_of_a_parent(training: ShortTraining) -> None
     (training.folder / "0000" / "weights.safetensors").write_bytes(b"torn")
     with pytest.raises(RunError, match="cannot be read"):
         training(START, 1, 0)
+
+
+def test_a_share_of_the_schedule(training: ShortTraining) -> None:
+    longer = replace(training, schedule=replace(SCHEDULE, iterations=8))
+    longer(START, 0, None)
+    assert longer(replace(START, share=0.5), 1, 0).iterations == 4
+    assert longer(replace(START, share=0.01), 2, 0).iterations == 2  # the warm-up and one
+    assert longer(replace(START, share=0.5), 3, None).iterations == 3  # nothing to inherit: all of the start
+
+
+def test_a_reignited_trial(training: ShortTraining, tmp_path: Path) -> None:
+    images = tmp_path / "imagenet"
+    for split in ("train", "val"):
+        for shade, name in enumerate(("dark", "bright")):
+            (images / split / name).mkdir(parents=True)
+            cv2.imwrite(
+                str(images / split / name / "0.png"), np.full((20, 20, 3), 50 + 150 * shade, np.uint8)
+            )
+    settings = Reignition(images, 16, 2, 2, 0.1, 0.0, 1)
+    hot = replace(training, reignition=settings)
+    hot(START, 0, None)
+    found = hot(replace(START, reignite=True), 1, 0)
+    assert found.metrics["top1"] in (0.0, 0.5, 1.0) and found.iterations == 2
+    assert (hot.folder / "0001" / "reignite.log").exists()
+    with pytest.raises(RunError, match="no key reignition"):
+        training(replace(START, reignite=True), 2, 0)
