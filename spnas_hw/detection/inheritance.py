@@ -1,7 +1,8 @@
 """What a child network keeps of its parent: the whole detector, block by block as the Morphism says.
 
 Where a tensor changed its shape the overlapping part is kept and the rest starts fresh. A new block
-keeps its fresh initialisation: the identity, with gamma = 0 in its last normalisation.
+keeps its fresh initialisation: the identity, with gamma = 0 in its last normalisation. A new projection
+hands its channels on, since the block that has it used to.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.morphism import Morphism
 
+PROJECTION = ".downsample.0.weight"
 _BLOCK = re.compile(r"backbone\.(layer|branch)(\d+)(_\d+)?\.(\d+)\.(.*)")
 _CONNECTION = re.compile(r"backbone\.connection(\d+)_(\d+)\..*")
 
@@ -36,7 +38,10 @@ def inherit(
         if inherited is None and origin is not None and origin.startswith("backbone.branch"):
             # A branch that owns its weights starts from those of its stage.
             inherited = parent_state.get(re.sub(r"branch(\d+)_\d+", r"layer\1", origin))
-        state[key] = fresh.clone() if inherited is None else _overlap(inherited, fresh)
+        if inherited is not None:
+            state[key] = _overlap(inherited, fresh)
+        else:
+            state[key] = _identity(fresh) if key.endswith(PROJECTION) else fresh.clone()
     return state
 
 
@@ -71,6 +76,15 @@ def _place(architecture: Architecture, block: int) -> tuple[int, int]:
             return stage, block
         block -= len(blocks.doubles)
     raise IndexError(f"the architecture has no block {block}")
+
+
+def _identity(fresh: Tensor) -> Tensor:
+    """A 1x1 convolution [out, in, 1, 1] that copies channel i to channel i; what is left stays fresh."""
+    kept = min(fresh.shape[:2])
+    result = fresh.clone()
+    result[:kept] = 0
+    result[range(kept), range(kept)] = 1
+    return result
 
 
 def _overlap(inherited: Tensor, fresh: Tensor) -> Tensor:

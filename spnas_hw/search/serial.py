@@ -18,7 +18,7 @@ from spnas_hw.search.searcher import Objections
 from spnas_hw.search.surrogate import most_promising
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode, encode
-from spnas_hw.space.morphism import Morphism, add_stage, change_block, expand, swap, unchanged
+from spnas_hw.space.morphism import Morphism, add_stage, change_block, expand, swap, unchanged, widen
 from spnas_hw.space.search_space import SearchSpace
 
 REIGNITIONS_MAX = 2
@@ -31,8 +31,8 @@ class SerialSettings:
     Args:
         max_sample: trials of the phase in all, promotions and reignitions among them.
         max_optimal: parents are drawn among so many of the best.
-        num_mutate: operators per candidate, each drawn anew: expand, add_stage and change_block with
-            their probabilities, swap otherwise.
+        num_mutate: operators per candidate, each drawn anew: expand, add_stage, change_block and widen
+            with their probabilities, swap otherwise.
         candidates: mutants drawn for each trial; the one that the trials so far promise most of is trained.
             1: the first that fits, as the reference does.
         rungs: shares of the schedule's iterations after which a candidate must be among the best to be
@@ -48,6 +48,7 @@ class SerialSettings:
     expand_prob: float = 0.3
     add_stage_prob: float = 0.05
     change_block_prob: float = 0.0
+    widen_prob: float = 0.0
     candidates: int = 1
     rungs: tuple[float, ...] = (1.0,)
     keep: int = 3
@@ -59,7 +60,7 @@ class SerialSettings:
         for name in ("max_sample", "max_optimal", "num_mutate", "candidates", "window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        probabilities = (self.expand_prob, self.add_stage_prob, self.change_block_prob)
+        probabilities = (self.expand_prob, self.add_stage_prob, self.change_block_prob, self.widen_prob)
         if min(probabilities) < 0 or sum(probabilities) > 1:
             raise ValueError(f"the operator probabilities {probabilities} must be within 0 and 1 in total")
         if not self.rungs or self.rungs[-1] != 1 or any(b <= a for a, b in pairwise((0.0, *self.rungs))):
@@ -147,6 +148,9 @@ class SerialSearcher:
             if not others:
                 raise ValueError("the space has no other block type")
             return change_block(architecture, others[int(rng.integers(len(others)))])
+        draw -= settings.change_block_prob
+        if draw < settings.widen_prob:
+            return widen(architecture, rng)
         return swap(architecture, rng)
 
     def _refuse(self, morphism: Morphism) -> tuple[str, ...]:

@@ -97,6 +97,22 @@ def swap(parent: Architecture, rng: np.random.Generator) -> Morphism:
     return Morphism("swap", parent, child, tuple(range(parent.depth)), False, tuple(lost))
 
 
+def widen(parent: Architecture, rng: np.random.Generator) -> Morphism:
+    """Let one more block double the width: everything behind it becomes twice as wide.
+
+    Raises:
+        ValueError: every block doubles already.
+    """
+    doubles = [list(stage.doubles) for stage in parent.stages]
+    places = [(s, p) for s, stage in enumerate(doubles) for p, double in enumerate(stage) if not double]
+    if not places:
+        raise ValueError("every block of this architecture doubles the width already")
+    s, p = places[int(rng.integers(len(places)))]
+    doubles[s][p] = True
+    child = _with_doubles(parent, doubles)
+    return Morphism("widen", parent, child, tuple(range(parent.depth)), False, ("widths", "projections"))
+
+
 def add_stage(parent: Architecture) -> Morphism:
     """Append a stage of one block that keeps the width: one more, coarser, feature level."""
     child = replace(parent, stages=(*parent.stages, Stage((False,))))

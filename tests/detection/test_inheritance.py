@@ -48,7 +48,7 @@ def outputs(model: nn.Module, image: Tensor) -> list[Tensor]:
     return [*levels, *scores, *deltas]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(small, st.integers(0, 2**20), st.integers(1, 3))
 def test_expansion_preserves_the_detectors_outputs(architecture, seed, blocks) -> None:
     morphism = expand(architecture, np.random.default_rng(seed), blocks)

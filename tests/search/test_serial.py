@@ -13,7 +13,7 @@ from spnas_hw.space.search_space import SearchSpace
 from tests.search.contract import SearcherContract
 from tests.search.trials import trial
 
-SPACE = SearchSpace((Block("basic"), Block("bottleneck")), stages=(4, 6), depth=(8, 20), doublings=(3, 3))
+SPACE = SearchSpace((Block("basic"), Block("bottleneck")), stages=(4, 6), depth=(8, 20), doublings=(3, 4))
 START = decode("b_11-21-21-21")
 
 
@@ -53,9 +53,10 @@ def operators(count: int, **settings) -> Counter[str]:
 
 def test_probabilities_mean_what_they_say() -> None:
     """In the ancestor they were the probabilities of not acting."""
-    found = operators(2000, expand_prob=0.5, add_stage_prob=0.2, change_block_prob=0.1)
-    for operator, probability in (("expand", 0.5), ("add_stage", 0.2), ("change_block", 0.1), ("swap", 0.2)):
-        assert found[operator] / 2000 == pytest.approx(probability, abs=0.04)
+    wanted = {"expand": 0.4, "add_stage": 0.2, "change_block": 0.1, "widen": 0.15}
+    found = operators(3000, **{f"{name}_prob": probability for name, probability in wanted.items()})
+    for operator, probability in {**wanted, "swap": 0.15}.items():
+        assert found[operator] / 3000 == pytest.approx(probability, abs=0.03)
 
 
 def test_certain_and_impossible_operators() -> None:

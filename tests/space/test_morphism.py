@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spnas_hw.space.architecture import Architecture, Block
+from spnas_hw.space.architecture import Architecture, Block, Stage
 from spnas_hw.space.codec import decode, encode
 from spnas_hw.space.morphism import (
     Morphism,
@@ -15,8 +15,9 @@ from spnas_hw.space.morphism import (
     expand,
     swap,
     unchanged,
+    widen,
 )
-from tests.strategies import architectures
+from tests.strategies import BLOCKS, architectures
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -121,6 +122,67 @@ def test_steps_compose(parent, seed) -> None:
     assert unchanged(parent).then(first) == first
     with pytest.raises(ValueError):
         second.then(first)
+
+
+@given(architectures(), seeds)
+def test_widen_doubles_at_one_more_block(parent, seed) -> None:
+    if all(flat(parent)):
+        with pytest.raises(ValueError, match="doubles the width already"):
+            widen(parent, np.random.default_rng(seed))
+        return
+    morphism = widen(parent, np.random.default_rng(seed))
+    assert morphism.child.doublings == parent.doublings + 1
+    assert [len(s.doubles) for s in morphism.child.stages] == [len(s.doubles) for s in parent.stages]
+    assert all(new or not old for old, new in zip(flat(parent), flat(morphism.child), strict=True))
+    assert morphism.child.features()[-1].channels == 2 * parent.features()[-1].channels
+
+
+OPERATORS = {
+    "expand": lambda parent, rng: expand(parent, rng, int(rng.integers(1, 4))),
+    "swap": swap,
+    "add_stage": lambda parent, rng: add_stage(parent),
+    "widen": widen,
+    "change_block": lambda parent, rng: change_block(parent, BLOCKS[int(rng.integers(len(BLOCKS)))]),
+    "add_branch": lambda parent, rng: add_branch(
+        parent, int(rng.integers(len(parent.stages))), bool(rng.integers(2))
+    ),
+}
+
+
+def a_parent(rng: np.random.Generator) -> Architecture:
+    """Any architecture, the smallest and the strangest included."""
+    stages = []
+    for _ in range(int(rng.integers(1, 7))):
+        branches = int(rng.integers(0, 4)) if rng.random() < 0.3 else 0
+        doubles = tuple(bool(double) for double in rng.random(int(rng.integers(1, 9))) < rng.random())
+        stages.append(Stage(doubles, branches, bool(branches) and rng.random() < 0.5))
+    block = BLOCKS[int(rng.integers(len(BLOCKS)))]
+    return Architecture(block, int(rng.choice([16, 48, 64])), rng.random() < 0.5, tuple(stages))
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_legal_over_ten_thousand_parents(name: str) -> None:
+    """Each operator says why it cannot act, or gives a child that can be written, read and inherited."""
+    rng = np.random.default_rng(0)
+    acted = 0
+    for _ in range(10_000):
+        try:
+            parent = a_parent(rng)
+        except ValueError:
+            continue  # groups that leave no width
+        try:
+            morphism = OPERATORS[name](parent, rng)
+        except ValueError as error:
+            assert str(error)
+            continue
+        acted += 1
+        child = morphism.child
+        assert child != parent and decode(encode(child)) == child
+        kept = [i for i in morphism.inherits if i is not None]
+        assert kept == list(range(parent.depth))  # nothing is lost, nothing changes places
+        assert len(child.features()) == len(child.stages) and morphism.parent == parent
+        assert bool(morphism.lost) != morphism.preserves_function
+    assert acted > 4000
 
 
 def test_inherits_must_cover_the_child() -> None:
