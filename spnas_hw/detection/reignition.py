@@ -69,9 +69,12 @@ def reignite(
         model.backbone.load_state_dict(own)
 
     with running(config, work_dir / "reignite.log", on_iteration, start) as runner:
+        val_loader = DataLoader(val, settings.batch_size, num_workers=settings.workers)
+        for _ in val_loader:  # a damaged picture must not be found only after the training
+            pass
         runner.train()
         model: Classifier = runner.model
-        top1 = _top1(model, DataLoader(val, settings.batch_size, num_workers=settings.workers))
+        top1 = _top1(model, val_loader)
         runner.logger.info(f"top-1 {top1:.4f} on {len(val)} images of {len(val.classes)} classes")
         trained = {
             BACKBONE + key: value.detach().clone() for key, value in model.backbone.state_dict().items()

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import io
 import logging
+import re
 import shutil
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from spnas_hw.errors import TrainingError
+from spnas_hw.errors import DataError, TrainingError
 
 
 @contextlib.contextmanager
@@ -37,6 +38,7 @@ def running(
 
     Raises:
         TrainingError: what training can raise, in one line; the whole trace is in the log.
+        DataError: as raised by a data set, in one line even from a worker process.
     """
     runner = None
     try:
@@ -49,8 +51,9 @@ def running(
     except (ArithmeticError, AssertionError, RuntimeError, ValueError) as error:
         with open(log, "a") as file:
             file.write(traceback.format_exc())
-        reason = str(error).strip().splitlines()
-        raise TrainingError(f"{type(error).__name__}: {reason[0] if reason else 'no message'}") from error
+        raise TrainingError(f"{type(error).__name__}: {_one_line(error)}") from error
+    except DataError as error:
+        raise DataError(_one_line(error)) from error
     finally:
         if runner is not None:
             _close_log(runner)
@@ -61,6 +64,14 @@ def running(
 def seed_of(seed: int, trial_id: int) -> int:
     """A seed of 32 bits, which is what numpy's and torch's global generators take."""
     return int(np.random.SeedSequence([seed, trial_id]).generate_state(1)[0])
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or ["no message"]
+    # A worker process sends its whole trace; the last line says what failed.
+    if re.match(r"Caught \w+ in DataLoader worker", lines[0]):
+        return lines[-1].split(": ", 1)[-1]
+    return lines[0]
 
 
 class _Start(Hook):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,9 +67,14 @@ def test_it_learns_the_classes(settings: Reignition, tmp_path: Path) -> None:
     )
     assert top1 > 0.8  # chance is a third
     assert done[-1] == (30, 30)
-    assert "top-1" in (tmp_path / "reignite.log").read_text()
+    log = (tmp_path / "reignite.log").read_text()
+    losses = [float(loss) for loss in re.findall(r" loss: (\S+)", log)]
+    assert losses[-1] < 0.8 * losses[0] and "top-1" in log
     assert [path.name for path in tmp_path.iterdir()] == ["reignite.log"]
-    build_model(decode(code), DETECTOR).load_state_dict(state)
+    detector = build_model(decode(code), DETECTOR)
+    detector.load_state_dict(state)
+    with torch.no_grad():
+        assert all(feature.isfinite().all() for feature in detector.extract_feat(torch.rand(1, 3, 64, 64)))
 
 
 @pytest.mark.parametrize(
@@ -144,6 +151,20 @@ def test_what_is_wrong_with_the_images_is_said(settings: Reignition, images: Pat
     with pytest.raises(DataError, match=r"2\.jpg is no readable image"):
         folder = ImageFolder(str(here), "train", 32)
         [folder[index] for index in range(len(folder))]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_validation_picture_is_found_before_the_training(
+    workers: int, settings: Reignition, images: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(images, tmp_path / "images")
+    damaged = tmp_path / "images" / "val" / "dark" / "0.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    done: list[tuple[int, int]] = []
+    hurt = replace(settings, images=tmp_path / "images", workers=workers)
+    with pytest.raises(DataError) as caught:
+        reignite(a_state("b4_11-2"), decode("b4_11-2"), hurt, tmp_path, 0, lambda *step: done.append(step))
+    assert str(caught.value) == f"{damaged} is no readable image" and not done
 
 
 @pytest.mark.parametrize(
