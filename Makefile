@@ -48,7 +48,7 @@ $(VENV)/.mmcv: $(VENV)/.torch
 	touch $@
 
 $(VENV)/.ready: $(VENV)/.mmcv pyproject.toml
-	$(BIN)/python -m pip install -e ".[detection,cpu,rtx,report,dev]"
+	$(BIN)/python -m pip install -e ".[detection,cpu,rtx,report,bench,dev]"
 	touch $@
 
 clean:

@@ -1,7 +1,7 @@
 """The serial phase of SP-NAS: swap and expand a grown network, train briefly, keep the best, reignite.
 
 Parents are drawn among the `max_optimal` best trials, the better the likelier; a candidate is the
-result of `num_mutate` operators and satisfies the space and the budget before anything is trained.
+result of up to `num_mutate` operators and satisfies the space and the budget before anything is trained.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from spnas_hw.search.history import History
 from spnas_hw.search.journal import Trial
 from spnas_hw.search.proposal import Proposal, propose
 from spnas_hw.search.searcher import Objections
-from spnas_hw.search.surrogate import most_promising
+from spnas_hw.search.surrogate import FEWEST_TRIALS, most_promising
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode, encode
 from spnas_hw.space.morphism import Morphism, add_stage, change_block, expand, swap, unchanged, widen
@@ -31,8 +31,8 @@ class SerialSettings:
     Args:
         max_sample: trials of the phase in all, promotions and reignitions among them.
         max_optimal: parents are drawn among so many of the best.
-        num_mutate: operators per candidate, each drawn anew: expand, add_stage, change_block and widen
-            with their probabilities, swap otherwise.
+        num_mutate: most operators per candidate; 1 to so many, uniformly. Each is drawn anew: expand,
+            add_stage, change_block and widen with their probabilities, swap otherwise.
         candidates: mutants drawn for each trial; the one that the trials so far promise most of is trained.
             1: the first that fits, as the reference does.
         rungs: shares of the schedule's iterations after which a candidate must be among the best to be
@@ -125,12 +125,13 @@ class SerialSearcher:
         def draw() -> Morphism:
             return self._mutate(grown[int(rng.choice(len(grown), p=weights))], rng)
 
-        pool = [propose(draw, self._refuse) for _ in range(self.settings.candidates)]
-        return pool[0] if len(pool) == 1 else most_promising(pool, self.history, rng)
+        enough = len(self.history.latest()) >= FEWEST_TRIALS
+        pool = [propose(draw, self._refuse) for _ in range(self.settings.candidates if enough else 1)]
+        return pool[0] if len(pool) == 1 else most_promising(pool, self.history)
 
     def _mutate(self, parent: Architecture, rng: np.random.Generator) -> Morphism:
         morphism = unchanged(parent)
-        for _ in range(self.settings.num_mutate):
+        for _ in range(int(rng.integers(1, self.settings.num_mutate + 1))):
             morphism = morphism.then(self._operator(morphism.child, rng))
         return morphism
 

@@ -22,6 +22,8 @@ STAGES_MAX = 8
 LENGTHS = (0.5, 1.0, 2.0, 4.0)
 NOISES = (0.03, 0.1, 0.3, 1.0)
 """Length scales, and variances of the noise against that of the signal, of which the likeliest is taken."""
+FEWEST_TRIALS = 4
+"""With fewer, only the unlikeness to what was tried would count."""
 
 
 def features(architecture: Architecture) -> Array:
@@ -47,8 +49,8 @@ def features(architecture: Architecture) -> Array:
     )
 
 
-def most_promising(pool: Sequence[Morphism], history: History, rng: np.random.Generator) -> Morphism:
-    """The morphism whose child has the highest upper confidence bound of mAP; ties: the first."""
+def most_promising(pool: Sequence[Morphism], history: History) -> Morphism:
+    """The morphism whose child has the highest upper confidence bound of mAP; of equals the first."""
     trials = history.latest()
     seen = np.array([features(decode(trial.code)) for trial in trials])
     iterations = np.log2([[trial.iterations] for trial in trials])

@@ -24,10 +24,11 @@ RIVALS = ("random", "ancestor", "regularised evolution", "NSGA-II")
 
 
 def smooth(code: str) -> float:
-    """A made-up quality: deep and narrow is good, best with many blocks in the last stage."""
-    architecture = decode(code)
-    last = len(architecture.stages[-1].doubles)
-    return round(0.1 + 0.01 * architecture.depth - 0.02 * architecture.doublings + 0.003 * last, 4)
+    """A made-up quality without noise: deep and narrow is good, with the blocks and the doubling late."""
+    stages = [stage.doubles for stage in decode(code).stages]
+    blocks = [double for stage in stages for double in stage]
+    late = 0.003 * (len(stages[-1]) - len(stages[0])) + 0.004 * blocks.index(True)
+    return round(0.1 + 0.01 * len(blocks) - 0.02 * sum(blocks) + late, 4)
 
 
 @pytest.fixture(scope="module")
