@@ -6,6 +6,7 @@ result of up to `num_mutate` operators and satisfies the space and the budget be
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,10 +19,27 @@ from spnas_hw.search.searcher import Objections
 from spnas_hw.search.surrogate import FEWEST_TRIALS, most_promising
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode, encode
-from spnas_hw.space.morphism import Morphism, add_stage, change_block, expand, swap, unchanged, widen
+from spnas_hw.space.morphism import Morphism, add_stage, change_block, expand, shrink, swap, unchanged, widen
 from spnas_hw.space.search_space import SearchSpace
 
 REIGNITIONS_MAX = 2
+
+
+def _other_block(architecture: Architecture, space: SearchSpace, rng: np.random.Generator) -> Morphism:
+    others = [block for block in space.blocks if block != architecture.block]
+    if not others:
+        raise ValueError("the space has no other block type")
+    return change_block(architecture, others[int(rng.integers(len(others)))])
+
+
+OPERATORS: dict[str, Callable[[Architecture, SearchSpace, np.random.Generator], Morphism]] = {
+    "expand": lambda architecture, space, rng: expand(architecture, rng),
+    "shrink": lambda architecture, space, rng: shrink(architecture, rng),
+    "add_stage": lambda architecture, space, rng: add_stage(architecture),
+    "change_block": _other_block,
+    "widen": lambda architecture, space, rng: widen(architecture, rng),
+}
+"""Those that have a probability in the settings, `<name>_prob`; what is left is swap's."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +50,7 @@ class SerialSettings:
         max_sample: trials of the phase in all, promotions and reignitions among them.
         max_optimal: parents are drawn among so many of the best.
         num_mutate: most operators per candidate; 1 to so many, uniformly. Each is drawn anew: expand,
-            add_stage, change_block and widen with their probabilities, swap otherwise.
+            shrink, add_stage, change_block and widen with their probabilities, swap otherwise.
         candidates: mutants drawn for each trial; the one that the trials so far promise most of is trained.
             1: the first that fits, as the reference does.
         rungs: shares of the schedule's iterations after which a candidate must be among the best to be
@@ -46,6 +64,7 @@ class SerialSettings:
     max_optimal: int = 5
     num_mutate: int = 3
     expand_prob: float = 0.3
+    shrink_prob: float = 0.0
     add_stage_prob: float = 0.05
     change_block_prob: float = 0.0
     widen_prob: float = 0.0
@@ -60,7 +79,7 @@ class SerialSettings:
         for name in ("max_sample", "max_optimal", "num_mutate", "candidates", "window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        probabilities = (self.expand_prob, self.add_stage_prob, self.change_block_prob, self.widen_prob)
+        probabilities = [getattr(self, f"{name}_prob") for name in OPERATORS]
         if min(probabilities) < 0 or sum(probabilities) > 1:
             raise ValueError(f"the operator probabilities {probabilities} must be within 0 and 1 in total")
         if not self.rungs or self.rungs[-1] != 1 or any(b <= a for a, b in pairwise((0.0, *self.rungs))):
@@ -136,22 +155,12 @@ class SerialSearcher:
         return morphism
 
     def _operator(self, architecture: Architecture, rng: np.random.Generator) -> Morphism:
-        settings = self.settings
         draw = rng.random()
-        if draw < settings.expand_prob:
-            return expand(architecture, rng)
-        draw -= settings.expand_prob
-        if draw < settings.add_stage_prob:
-            return add_stage(architecture)
-        draw -= settings.add_stage_prob
-        if draw < settings.change_block_prob:
-            others = [block for block in self.space.blocks if block != architecture.block]
-            if not others:
-                raise ValueError("the space has no other block type")
-            return change_block(architecture, others[int(rng.integers(len(others)))])
-        draw -= settings.change_block_prob
-        if draw < settings.widen_prob:
-            return widen(architecture, rng)
+        for name, act in OPERATORS.items():
+            probability: float = getattr(self.settings, f"{name}_prob")
+            if draw < probability:
+                return act(architecture, self.space, rng)
+            draw -= probability
         return swap(architecture, rng)
 
     def _refuse(self, morphism: Morphism) -> tuple[str, ...]:

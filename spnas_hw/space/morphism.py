@@ -77,6 +77,28 @@ def expand(parent: Architecture, rng: np.random.Generator, blocks: int = 1) -> M
     )
 
 
+def shrink(parent: Architecture, rng: np.random.Generator) -> Morphism:
+    """Take out one block that keeps the width, never the first of a stage: room for growth elsewhere.
+
+    Raises:
+        ValueError: there is no such block.
+    """
+    starts = np.cumsum([0, *(len(stage.doubles) for stage in parent.stages)]).tolist()
+    places = [
+        (s, p)
+        for s, stage in enumerate(parent.stages)
+        for p, double in enumerate(stage.doubles)
+        if p and not double
+    ]
+    if not places:
+        raise ValueError("no block of this architecture can be taken out")
+    s, p = places[int(rng.integers(len(places)))]
+    doubles = [list(stage.doubles) for stage in parent.stages]
+    del doubles[s][p]
+    kept = tuple(i for i in range(parent.depth) if i != starts[s] + p)
+    return Morphism("shrink", parent, _with_doubles(parent, doubles), kept, False, ("a block",))
+
+
 def swap(parent: Architecture, rng: np.random.Generator) -> Morphism:
     """Move one stage boundary, or one doubling, to a neighbouring place.
 
@@ -100,6 +122,9 @@ def swap(parent: Architecture, rng: np.random.Generator) -> Morphism:
 def widen(parent: Architecture, rng: np.random.Generator) -> Morphism:
     """Let one more block double the width: everything behind it becomes twice as wide.
 
+    Channels are copied and what reads them divided (Net2Net), so the function survives where the block
+    projects anyway. Elsewhere the identity of its shortcut gives way to a projection, which normalises.
+
     Raises:
         ValueError: every block doubles already.
     """
@@ -110,11 +135,21 @@ def widen(parent: Architecture, rng: np.random.Generator) -> Morphism:
     s, p = places[int(rng.integers(len(places)))]
     doubles[s][p] = True
     child = _with_doubles(parent, doubles)
-    return Morphism("widen", parent, child, tuple(range(parent.depth)), False, ("widths", "projections"))
+    pairs = list(zip(parent.residuals(), child.residuals(), strict=True))
+    width = parent.block.inner_width
+    lost = []
+    if any(old.projects != new.projects for old, new in pairs):
+        lost.append("an identity shortcut")
+    if any(width(new.planes) % width(old.planes) for old, new in pairs):
+        lost.append("widths that do not multiply")  # ResNeXt rounds them down
+    return Morphism("widen", parent, child, tuple(range(parent.depth)), not lost, tuple(lost))
 
 
 def add_stage(parent: Architecture) -> Morphism:
-    """Append a stage of one block that keeps the width: one more, coarser, feature level."""
+    """Append a stage of one block that keeps the width: one more, coarser, feature level.
+
+    The levels there were keep their function. The new one replaces the level that the neck subsampled.
+    """
     child = replace(parent, stages=(*parent.stages, Stage((False,))))
     return Morphism(
         "add_stage", parent, child, (*range(parent.depth), None), False, ("the subsampled extra level",)

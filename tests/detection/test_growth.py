@@ -17,6 +17,7 @@ from spnas_hw.space.morphism import (
     add_stage,
     change_block,
     expand,
+    shrink,
     swap,
     unchanged,
     widen,
@@ -98,6 +99,7 @@ def anything(parent: Architecture, block: Block, rng: np.random.Generator) -> Mo
     operators = [
         lambda a: expand(a, rng),
         lambda a: swap(a, rng),
+        lambda a: shrink(a, rng),
         lambda a: add_stage(a),
         lambda a: widen(a, rng) if a.doublings < 3 else swap(a, rng),
         lambda a: change_block(a, others[0]),

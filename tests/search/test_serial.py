@@ -53,7 +53,7 @@ def operators(count: int, **settings) -> Counter[str]:
 
 def test_probabilities_mean_what_they_say() -> None:
     """In the ancestor they were the probabilities of not acting."""
-    wanted = {"expand": 0.4, "add_stage": 0.2, "change_block": 0.1, "widen": 0.15}
+    wanted = {"expand": 0.3, "shrink": 0.1, "add_stage": 0.2, "change_block": 0.1, "widen": 0.15}
     found = operators(3000, **{f"{name}_prob": probability for name, probability in wanted.items()})
     for operator, probability in {**wanted, "swap": 0.15}.items():
         assert found[operator] / 3000 == pytest.approx(probability, abs=0.03)
