@@ -80,6 +80,9 @@ def export(
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Export the baseline, not the winner.")
     ] = False,
+    fully_trained: Annotated[
+        bool, typer.Option("--fully-trained", help="Export what the pipeline trained fully.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Bundle folder. Default: bundle in the run folder.")
     ] = None,
@@ -97,7 +100,9 @@ def export(
     from spnas_hw.run import Run
 
     this = Run.open(run)
-    exported = export_step.export_run(this, baseline, out, compute_capability)
+    if baseline and fully_trained:
+        raise typer.BadParameter("--baseline and --fully-trained exclude each other")
+    exported = export_step.export_run(this, baseline, out, compute_capability, fully_trained)
     if as_json:
         console.print_json(console.exported_document(exported))
     else:

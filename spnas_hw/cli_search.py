@@ -83,6 +83,41 @@ def search(
     console.stdout.print(f"next: spnas-hw export {run}")
 
 
+@search_app.command("run")
+def run_pipeline(
+    pipeline: Annotated[str, typer.Argument(help="A pipeline file, e.g. configs/searches/sp_nas.yml.")],
+    run: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/ and the file's name.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs, whatever the file asks for.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+) -> None:
+    """Run the steps of a pipeline file (sp_nas.yml): serial search, parallel search, full training."""
+    from spnas_hw.detection.datasets import prepare
+    from spnas_hw.pipeline import search as search_step
+    from spnas_hw.pipeline import steps
+    from spnas_hw.pipeline.sp_nas import load_pipeline
+    from spnas_hw.pipeline.sp_nas_run import run_of, without_effect
+
+    loaded = load_pipeline(pipeline)
+    this = run_of(loaded, run or Path("runs") / loaded.file.stem, gpus)
+    for warning in [*without_effect(loaded), *table_warnings(this)]:
+        console.stderr.print(warning, highlight=False)
+    search_step.check(this, resume)
+    with console.bar(console.stderr, "rendering scenes") as progress:
+        prepare(this.config.dataset, this.config.size, progress)
+    steps.begin(this)
+    for step in loaded.to_run():
+        console.stderr.print(f"{step.name}:", highlight=False)
+        resumable = console.resumable("the same command with --resume")
+        with resumable, console.trials(console.stderr, None) as (bar, show):
+            steps.run_step(this, step, progress=bar, on_trial=show, note=console.stderr.print)
+    trained = this.fully_trained()
+    if this.trials():
+        console.stdout.print(console.winner_line(this.winner()))
+    if trained is not None:
+        console.stdout.print(console.winner_line(trained, "fully trained"))
+    console.stdout.print(f"next: spnas-hw export {this.folder}{' --fully-trained' if trained else ''}")
+
+
 def table_warnings(run: Run) -> list[str]:
     """What a user should know of the table that a search relies on."""
     if run.table is None:

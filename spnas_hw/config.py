@@ -27,19 +27,20 @@ from spnas_hw.space.detector import Detector
 from spnas_hw.space.search_space import SearchSpace
 
 T = TypeVar("T")
-CLASSES = ("pedestrian", "rider")
-"""The classes of EuroCity Persons, in the order of their labels."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images and labels: `ecp` is EuroCity Persons as downloaded; `streets` the synthetic streets in the
-    same layout, rendered on first use with `train` and `val` images from `seed`. Persons below
-    `min_height_px` are ignored, in training and in COCO's metric alike."""
+    """Images and labels, as downloaded into `root`: `coco` (2017), `voc` (07+12), `ecp` (EuroCity Persons).
 
-    type: Literal["ecp", "streets"]
+    `streets` are the synthetic streets in the layout of `ecp`, rendered on first use with `train` and `val`
+    images from `seed`. Persons of these two below `min_height_px` are ignored, in training and in COCO's
+    metric alike.
+    """
+
+    type: Literal["ecp", "streets", "coco", "voc"]
     root: Path
-    min_height_px: float
+    min_height_px: float | None = None
     train: int | None = None
     val: int | None = None
     seed: int | None = None
@@ -49,8 +50,13 @@ class Dataset:
         given = [self.train is not None, self.val is not None, self.seed is not None]
         if self.type == "streets" and not all(given):
             raise ValueError("synthetic streets need train, val and seed")
-        if self.type == "ecp" and any(given):
+        if self.type != "streets" and any(given):
             raise ValueError("train, val and seed only belong to synthetic streets")
+        persons = self.type in ("ecp", "streets")
+        if persons and (self.min_height_px is None or not 0 <= self.min_height_px < math.inf):
+            raise ValueError(f"min_height_px is {self.min_height_px}; {self.type} data needs it, at least 0")
+        if not persons and self.min_height_px is not None:
+            raise ValueError(f"min_height_px only belongs to persons (ecp, streets), not to {self.type} data")
 
 
 @dataclass(frozen=True)
@@ -137,8 +143,6 @@ class SearchConfig:
         _require_positive(self, "input_height", "input_width")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must be at least 0")
-        if self.detector.classes != CLASSES:
-            raise ValueError(f"classes are {self.detector.classes}; the data has {CLASSES}, in this order")
         if self.input_height % 32 or self.input_width % 32:
             raise ValueError(f"input {self.input_height}x{self.input_width} must be a multiple of 32")
         if not 0 <= self.headroom < 1:
@@ -163,10 +167,12 @@ def load_search(name: str) -> SearchConfig:
     Raises:
         InvalidConfig: missing file, unknown key, wrong value.
     """
-    document = _read(_find(name, "searches"))
+    document = read_yaml(find_config(name, "searches"))
+    if "pipeline" in document:
+        raise InvalidConfig(f"{name} holds the steps of a pipeline, not a search: give it to spnas-hw run")
     for key, folder in (("space", "spaces"), ("detector", "detectors"), ("dataset", "datasets")):
         if isinstance(document.get(key), str):
-            document[key] = _read(_find(document[key], folder))
+            document[key] = read_yaml(find_config(document[key], folder))
     return build(SearchConfig, document, name)
 
 
@@ -212,7 +218,8 @@ def _require_positive(value: Any, *names: str) -> None:
             raise ValueError(f"{name} is {number}; it must be above 0")
 
 
-def _find(name: str, folder: str) -> Path:
+def find_config(name: str, folder: str) -> Path:
+    """The file of a path, or of a name in a folder of `configs`. Raises InvalidConfig with what there is."""
     shipped = configs_folder() / folder
     for path in (Path(name), shipped / name, shipped / f"{name}.yml"):
         if path.is_file():
@@ -221,7 +228,8 @@ def _find(name: str, folder: str) -> Path:
     raise InvalidConfig(f"no configuration {name!r}: give a file, or one of {known}")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a file. Raises InvalidConfig."""
     try:
         document = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:

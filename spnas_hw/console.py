@@ -111,10 +111,10 @@ def trials(
         yield iterate, show
 
 
-def winner_line(winner: Trial) -> str:
+def winner_line(winner: Trial, what: str = "winner") -> str:
     """The outcome of a search in one line."""
     latency = "" if winner.latency_ms is None else f"  {winner.latency_ms:.3f} ms {winner.latency_source}"
-    return f"winner {winner.code}  mAP {winner.mean_ap:.4f}{latency}"
+    return f"{what} {winner.code}  mAP {winner.mean_ap:.4f}{latency}"
 
 
 def table_summary(table: LatencyTable, folder: Path) -> str:

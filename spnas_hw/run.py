@@ -26,6 +26,7 @@ from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode, encode
 
 JOURNAL = "journal.jsonl"
+FULL_TRAINING = "fullytrain"
 BATCH = 1
 DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
@@ -182,6 +183,16 @@ class Run:
         trials = read_journal(path)[1] if path.exists() else []
         enough = self.winner().iterations
         return next((t for t in trials if t.mean_ap is not None and t.iterations >= enough), None)
+
+    def fully_trained(self) -> Trial | None:
+        """The network that the last step of a pipeline trained, or None; its weights are in
+        `fullytrain/<trial_id>`."""
+        path = self.folder / FULL_TRAINING / JOURNAL
+        if not path.exists():
+            return None
+        header, trials = read_journal(path)
+        searched = header["fully_trained"]["from_trial"] is not None  # then the first line is that trial
+        return next(iter(ranked(trials[1:] if searched else trials)), None)
 
     def start(self) -> tuple[Architecture, str | None]:
         """The network that growth starts from, and why if it is not the configured one.

@@ -83,7 +83,7 @@ class Ancestor(Rival):
         self.max_stages = max_stages
 
     def draw(self, rng: np.random.Generator) -> Morphism:
-        parents = self.history.latest()[:ANCESTOR_MAX_OPTIMAL]
+        parents = self.history.heirs()[:ANCESTOR_MAX_OPTIMAL]
         weights = ancestor_weights([trial.memory_mb for trial in parents])
         kind, serial, _ = parents[int(rng.choice(len(parents), p=weights))].code.split("_")
         return unchanged(decode(f"{kind}_{self.mutate(serial, rng)}"))

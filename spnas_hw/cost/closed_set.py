@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import product
+from types import MappingProxyType
 
 from spnas_hw.cost.composition import workloads
 from spnas_hw.cost.workload import Size, Workload
@@ -12,12 +14,13 @@ from spnas_hw.space.detector import Detector
 from spnas_hw.space.search_space import SearchSpace
 
 
-def closed_set(space: SearchSpace, detector: Detector, size: Size) -> dict[str, Workload]:
+@lru_cache(maxsize=16)
+def closed_set(space: SearchSpace, detector: Detector, size: Size) -> Mapping[str, Workload]:
     """Key -> workload of every serial architecture of the space."""
     found: dict[str, Workload] = {}
     for architecture in representatives(space):
         found.update({load.key: load for load in workloads(architecture, detector, size)})
-    return found
+    return MappingProxyType(found)
 
 
 def representatives(space: SearchSpace) -> tuple[Architecture, ...]:

@@ -1,20 +1,22 @@
 """Whether a budget can be met at all, and the smallest cost a search space can reach under a table.
 
 Latency, MACs and parameters are sums over blocks, so their smallest values come from an exact
-shortest path over (stage, doublings, blocks): milliseconds of work, however large the space. Several
-limits at once are weighed against each other: the smallest weighted sum of all costs, as shares of
-their limits, either is an architecture that fits or proves that there is none (Lagrangian relaxation).
+shortest path over (stage, doublings, blocks): milliseconds of work, however large the space. Where that
+does not decide, for memory and for several limits at once, the smallest architectures are looked through.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import combinations, islice, pairwise, product
+
+import numpy as np
 
 from spnas_hw.cost.closed_set import closed_set
-from spnas_hw.cost.composition import BYTES_PER_ELEMENT, MIB, head_workloads
+from spnas_hw.cost.composition import head_workloads
 from spnas_hw.cost.constraints import Budget
 from spnas_hw.cost.pricer import Pricer
 from spnas_hw.cost.workload import Lateral, Overhead, ResidualBlock, Size, Stem, Workload, halved
@@ -24,7 +26,7 @@ from spnas_hw.space.codec import encode
 from spnas_hw.space.detector import Detector
 from spnas_hw.space.search_space import SearchSpace
 
-WEIGHINGS = 24
+EXAMINED_MAX = 20_000
 UNITS = {"latency_ms": "ms", "memory_mb": "MiB of memory", "macs": "MACs", "params": "parameters"}
 
 
@@ -57,20 +59,6 @@ def smallest(
     return best
 
 
-def smallest_latency(
-    space: SearchSpace, detector: Detector, size: Size, table: Mapping[str, float]
-) -> Smallest:
-    """The smallest latency of the architectures whose workloads are all in the table.
-
-    Raises:
-        MissingWorkload: there is none.
-    """
-    low = smallest(space, lambda load: table.get(load.key, math.inf), detector, size)
-    if math.isinf(low.value):
-        raise MissingWorkload(key for key in closed_set(space, detector, size) if key not in table)
-    return low
-
-
 def find_feasible(
     budget: Budget,
     space: SearchSpace,
@@ -80,55 +68,49 @@ def find_feasible(
     precision: str = "fp32",
     headroom: float = 0.0,
 ) -> Architecture:
-    """An architecture of the space that keeps every limit. `headroom`: the share of the latency that
-    predictions must leave free.
+    """An architecture of the space that keeps every limit, and whose workloads are all in the table.
+
+    `headroom`: the share of the latency that predictions must leave free.
 
     Raises:
         InfeasibleBudget: the limit that binds, and the smallest reachable value.
+        MissingWorkload: no architecture of the space was measured completely.
         ValueError: a latency budget without a table.
     """
     if budget.latency_ms is not None and table is None:
         raise ValueError("a latency budget needs a latency table")
     space = budget.within(space)
     limits = budget.with_headroom(headroom)
-    price = Pricer(detector, size, table if budget.latency_ms else None, precision)
-    costs = _additive(limits, table, precision)
-    seen: list[Architecture] = []
-    for name, additive in costs.items():
-        low = smallest(space, additive, detector, size)
+    price = Pricer(detector, size, table, precision)
+    for name, additive in _SUMS.items():
+        if name == "latency_ms" and table is None:
+            continue
+        low = smallest(space, _measured(additive, table), detector, size)
         if math.isinf(low.value):
-            raise MissingWorkload(
-                key for key in closed_set(space, detector, size) if key not in (table or {})
-            )
-        cost = price(low.architecture)
+            known = table or {}
+            raise MissingWorkload(key for key in closed_set(space, detector, size) if key not in known)
+        cost, limit = price(low.architecture), getattr(limits, name)
         if not limits.violations(cost):
             return low.architecture
-        # Weights alone are a proven lower bound of memory; what is reported is known to be reachable.
-        proven = low.value > getattr(limits, name)
-        if proven:
+        if limit is not None and getattr(cost, name) > limit:
             raise InfeasibleBudget(_alone(name, budget, headroom, getattr(cost, name), low.architecture))
-        seen.append(low.architecture)
-    for additive in (lambda load: load.macs, lambda load: load.params):  # also small in activations
-        architecture = smallest(space, additive, detector, size).architecture
-        try:
-            if not limits.violations(price(architecture)):
-                return architecture
-        except MissingWorkload:
-            continue
-    return _weigh(limits, space, detector, size, costs, price, seen)
+    return _among_smallest(limits, space, price)
 
 
-def _additive(
-    limits: Budget, table: Mapping[str, float] | None, precision: str
-) -> dict[str, Callable[[Workload], float]]:
-    """What to sum over workloads for each limit that is set; of memory, the weights."""
-    sums: dict[str, Callable[[Workload], float]] = {
-        "latency_ms": lambda load: (table or {}).get(load.key, math.inf),
-        "macs": lambda load: load.macs,
-        "params": lambda load: load.params,
-        "memory_mb": lambda load: load.params * BYTES_PER_ELEMENT[precision] / MIB,
-    }
-    return {name: additive for name, additive in sums.items() if getattr(limits, name) is not None}
+_SUMS: dict[str, Callable[[Workload, Mapping[str, float]], float]] = {
+    "latency_ms": lambda load, table: table[load.key],
+    "macs": lambda load, table: load.macs,
+    "params": lambda load, table: load.params,
+}
+"""The costs that are sums over workloads."""
+
+
+def _measured(
+    additive: Callable[[Workload, Mapping[str, float]], float], table: Mapping[str, float] | None
+) -> Callable[[Workload], float]:
+    """`additive`, and infinity for what the table lacks."""
+    known: Mapping[str, float] = {} if table is None else table
+    return lambda load: math.inf if table is not None and load.key not in table else additive(load, known)
 
 
 def _alone(name: str, budget: Budget, headroom: float, value: float, architecture: Architecture) -> str:
@@ -146,44 +128,75 @@ def _alone(name: str, budget: Budget, headroom: float, value: float, architectur
     )
 
 
-def _weigh(
-    limits: Budget,
-    space: SearchSpace,
-    detector: Detector,
-    size: Size,
-    costs: Mapping[str, Callable[[Workload], float]],
-    price: Pricer,
-    seen: list[Architecture],
-) -> Architecture:
-    """An architecture that keeps all limits together, or InfeasibleBudget with the nearest one."""
-
-    def ratios(architecture: Architecture) -> dict[str, float]:
-        cost = price(architecture)
-        return {name: getattr(cost, name) / getattr(limits, name) for name in costs}
-
-    weights = dict.fromkeys(costs, 1.0 / len(costs))
-    for _ in range(WEIGHINGS):
-        shares = {name: weight / getattr(limits, name) for name, weight in weights.items()}
-
-        def weighed(load: Workload, shares: Mapping[str, float] = shares) -> float:
-            return sum(share * costs[name](load) for name, share in shares.items())
-
-        low = smallest(space, weighed, detector, size)
-        if not limits.violations(price(low.architecture)):
-            return low.architecture
-        seen.append(low.architecture)
-        if low.value > 1:
-            break  # a mean of ratios above 1 has one above 1, whatever the architecture
-        over = ratios(low.architecture)
-        raised = {name: weight * 2.0 ** (4 * (over[name] - 1)) for name, weight in weights.items()}
-        weights = {name: weight / sum(raised.values()) for name, weight in raised.items()}
-    nearest = min(seen, key=lambda architecture: max(ratios(architecture).values()))
-    worst = max(ratios(nearest).items(), key=lambda item: item[1])[0]
-    broken = ", ".join(limits.violations(price(nearest)))
+def _among_smallest(limits: Budget, space: SearchSpace, price: Pricer) -> Architecture:
+    """The first of the smallest architectures within the limits, or InfeasibleBudget with the nearest."""
+    limited = [name for name in UNITS if getattr(limits, name) is not None]
+    nearest: tuple[float, str, Architecture] | None = None
+    candidates, complete = _smallest_architectures(space)
+    for architecture in candidates:
+        try:
+            cost = price(architecture)
+        except MissingWorkload:
+            continue
+        if not limits.violations(cost):
+            return architecture
+        excess, worst = max((getattr(cost, name) / getattr(limits, name), name) for name in limited)
+        if nearest is None or excess < nearest[0]:
+            nearest = excess, worst, architecture
+    if nearest is None:
+        raise InfeasibleBudget("the search space is empty: widen its stages, depth or doublings")
+    _, worst, architecture = nearest
+    cost, code = price(architecture), encode(architecture)
+    value, limit = getattr(cost, worst), getattr(limits, worst)
+    whole = "" if complete else f" (of {EXAMINED_MAX} of the smallest that were looked at)"
+    if limited == [worst]:
+        raise InfeasibleBudget(
+            f"no architecture of the search space is within {limit:g} {UNITS[worst]}: "
+            f"the smallest reachable is {value:.4g} {UNITS[worst]} ({code}){whole}"
+        )
     raise InfeasibleBudget(
-        f"no architecture of the search space was found within all limits together; {worst} binds: "
-        f"the nearest is {encode(nearest)} with {broken}"
+        f"no architecture of the search space is within all limits together; {worst} binds: the nearest is "
+        f"{code} with {', '.join(limits.violations(cost))}{whole}"
     )
+
+
+def _smallest_architectures(space: SearchSpace) -> tuple[list[Architecture], bool]:
+    """Those that `_irreducible` gives, and whether that is all of them; where there are too many, half of
+    what is looked at is drawn at random from the shallowest."""
+    found = list(islice(_irreducible(space), EXAMINED_MAX + 1))
+    if len(found) <= EXAMINED_MAX:
+        return found, True
+    shallowest = replace(space, depth=(space.depth[0], space.depth[0]))
+    rng = np.random.default_rng(0)
+    half = EXAMINED_MAX // 2
+    return [*found[:half], *(shallowest.sample(rng) for _ in range(half))], False
+
+
+def _irreducible(space: SearchSpace) -> Iterator[Architecture]:
+    """The architectures from which no block can be taken without leaving the space, shallow ones first.
+
+    A block that keeps the width and opens no stage costs something of everything and can be spared, unless
+    the depth would fall below the space's. So where anything fits a budget, one of these does.
+    """
+    least, most = space.depth[0], max(space.depth[0], space.stages[1] + space.doublings[1])
+    counts = product(
+        range(least, min(most, space.depth[1]) + 1),
+        range(space.stages[0], space.stages[1] + 1),
+        range(space.doublings[0], space.doublings[1] + 1),
+    )
+    for depth, stages, doublings in counts:
+        if depth < max(stages, doublings) or least < depth > stages + doublings:
+            continue
+        for cuts, doubled in product(
+            combinations(range(1, depth), stages - 1), combinations(range(depth), doublings)
+        ):
+            if depth > least and len({0, *cuts, *doubled}) < depth:
+                continue
+            rows = tuple(
+                Stage(tuple(i in doubled for i in range(a, b))) for a, b in pairwise([0, *cuts, depth])
+            )
+            for block in space.blocks:
+                yield Architecture(block, space.base_channels, space.deep_stem, rows)
 
 
 def _complete_paths(

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 import spnas_hw.detection.framework  # noqa: F401  fills the registries
 from spnas_hw.config import Dataset, Reignition, Schedule
 from spnas_hw.cost.workload import Size
+from spnas_hw.detection.datasets import mmdet_dataset
 from spnas_hw.detection.detector import faster_rcnn
 from spnas_hw.detection.inheritance import inherit
 from spnas_hw.detection.reignition import reignite
 from spnas_hw.detection.runner import running, seed_of
-from spnas_hw.errors import RunError
+from spnas_hw.errors import DataError, RunError
 from spnas_hw.search.loop import Evaluation
 from spnas_hw.search.proposal import Proposal
 from spnas_hw.space.codec import encode
@@ -155,20 +156,13 @@ def _config(
 def _loader(
     training: ShortTraining, split: str, pipeline: list[Any], batch: int, sampler: dict[str, Any]
 ) -> dict[str, Any]:
-    dataset = {
-        "type": "EuroCityPersons",
-        "data_root": str(training.dataset.root),
-        "split": split,
-        "min_height_px": training.dataset.min_height_px,
-        "pipeline": pipeline,
-    }
     workers = training.schedule.workers
     return {
         "batch_size": batch,
         "num_workers": workers,
         "persistent_workers": workers > 0,
         "sampler": sampler,
-        "dataset": dataset,
+        "dataset": mmdet_dataset(training.dataset, split, pipeline),
     }
 
 
@@ -201,7 +195,12 @@ def _optimization(schedule: Schedule) -> dict[str, Any]:
 
 
 def _metrics(found: dict[str, float]) -> dict[str, float | None]:
-    """COCO numbers as fractions; None where the validation set has no such object (printed as -1)."""
+    """COCO numbers as fractions; None where the validation set has no such object (printed as -1).
+
+    Raises DataError: it has no object at all.
+    """
+    if found[METRICS["mAP"]] < 0:
+        raise DataError("the validation images hold no object of the classes: there is no mAP to compare")
     return {name: None if found[key] < 0 else float(found[key]) for name, key in METRICS.items()}
 
 

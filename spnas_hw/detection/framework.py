@@ -27,6 +27,7 @@ except ImportError as error:
     raise SpnasError(f"training needs {error.name or error}: {remedies.DETECTION}") from error
 
 import spnas_hw.detection.backbone
+import spnas_hw.detection.datasets.coco_dataset
 import spnas_hw.detection.datasets.ecp_dataset
 import spnas_hw.detection.metrics.coco  # noqa: F401  registers CocoMetricWithIgnored
 

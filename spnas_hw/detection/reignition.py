@@ -82,6 +82,20 @@ def reignite(
     return {**state, **trained}, top1
 
 
+def require_splits(images: Path) -> None:
+    """Raises DataError where the folders of ImageNet's layout are not there."""
+    for split in ("train", "val"):
+        _split(images, split)
+
+
+def _split(images: Path, split: str) -> Path:
+    if (images / split).is_dir():
+        return images / split
+    raise DataError(
+        f"{images / split} is missing: reignition needs ImageNet's layout, <split>/<class>/<picture>"
+    )
+
+
 @MODELS.register_module()
 class Classifier(BaseModel):
     """A backbone, global average pooling over its last stage, and a linear layer."""
@@ -109,11 +123,7 @@ class ImageFolder(Dataset[dict[str, Any]]):
 
     def __init__(self, images: str, split: str, size: int) -> None:
         """Raises DataError: no folder, fewer than two classes, a class without pictures."""
-        root = Path(images) / split
-        if not root.is_dir():
-            raise DataError(
-                f"{root} is missing: reignition needs ImageNet's layout, <split>/<class>/<picture>"
-            )
+        root = _split(Path(images), split)
         folders = sorted(path for path in root.iterdir() if path.is_dir())
         if len(folders) < 2:
             raise DataError(f"{root} holds {len(folders)} classes; there must be at least 2")

@@ -15,7 +15,7 @@ from spnas_hw.errors import ExportError, RunError
 from spnas_hw.export.bundle import read_bundle, write_bundle
 from spnas_hw.export.parity import Parity, parity
 from spnas_hw.pipeline.profile import backend
-from spnas_hw.run import Run
+from spnas_hw.run import FULL_TRAINING, Run
 from spnas_hw.search.journal import Trial
 from spnas_hw.space.codec import decode
 
@@ -52,13 +52,21 @@ class Exported:
         )
 
 
-def export_run(run: Run, baseline: bool, out: Path | None, compute_capability: str | None) -> Exported:
-    """Exports the winner of a run, or its trained baseline, measured as its table was."""
-    trial = run.baseline() if baseline else run.winner()
+def export_run(
+    run: Run, baseline: bool, out: Path | None, compute_capability: str | None, fully_trained: bool = False
+) -> Exported:
+    """Exports the winner of a run, its trained baseline, or the network its pipeline trained fully, measured
+    as its table was."""
+    home, trial = run.folder / "trials", run.winner() if not (baseline or fully_trained) else None
+    if baseline:
+        home, trial = run.folder / "baseline", run.baseline()
+    elif fully_trained:
+        home, trial = run.folder / FULL_TRAINING, run.fully_trained()
     if trial is None:
-        raise RunError(f"{run.folder} has no trained baseline: search with --baseline")
-    home = run.folder / "baseline" if baseline else run.folder
-    weights = home / f"{trial.trial_id:04d}" if baseline else home / "trials" / f"{trial.trial_id:04d}"
+        how = "no trained baseline: search with --baseline" if baseline else "no fully trained network"
+        raise RunError(f"{run.folder} has {how}")
+    weights = home / f"{trial.trial_id:04d}"
+    home = run.folder if home.name == "trials" else home
     return export_trial(run, trial, weights, out or home / "bundle", _backend_of(run), compute_capability)
 
 

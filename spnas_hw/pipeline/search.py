@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spnas_hw.errors import InvalidConfig, RunError
 from spnas_hw.run import JOURNAL, Run
-from spnas_hw.search.journal import Journal, Phase, Trial, ranked, write_views
+from spnas_hw.search.history import History
+from spnas_hw.search.journal import TOTAL_LISTS, Journal, Phase, Trial, ranked, write_views
 from spnas_hw.search.loop import Evaluation, Evaluator
 from spnas_hw.search.loop import run as run_search
 from spnas_hw.search.parallel import ParallelSearcher
@@ -30,9 +31,16 @@ def check(run: Run, resume: bool) -> None:
 
     Raises:
         InfeasibleBudget: no architecture can meet the budget.
+        InvalidConfig: the detector has other classes than the data.
         RunError: the folder holds a search and not `resume`, or none and `resume`.
     """
-    run.smallest()
+    from spnas_hw.detection.datasets import require_classes
+    from spnas_hw.detection.reignition import require_splits
+
+    require_classes(run.config.dataset, run.config.detector.classes)
+    run.start()
+    if run.config.serial.reignitions and run.config.reignition is not None:
+        require_splits(run.config.reignition.images)
     exists = (run.folder / JOURNAL).exists()
     if exists and not resume:
         raise RunError(f"{run.folder} already holds a search: add --resume, or choose another --run")
@@ -60,12 +68,12 @@ def search(
 
     def finish(trial: Trial) -> None:
         write_views(journal.trials, run.folder)
-        _remove_unneeded(journal.trials, searcher, run.folder / "trials")
+        _remove_unneeded(run, journal.trials)
         on_trial(trial)
 
     run_search(
         searcher,
-        _evaluator(run, run.folder / "trials", progress),
+        evaluator(run, run.folder / "trials", progress),
         journal,
         price=run.price,
         max_sample=max_sample,
@@ -117,7 +125,7 @@ def train_baseline(run: Run, progress: TrialProgress) -> Trial:
     """Trains the network the search started from as long as the winner and its ancestors were trained,
     in the same steps, and returns the last of these trials. Kept in `baseline/`, resumed from there."""
     first = next(trial for trial in run.trials() if trial.mean_ap is not None)
-    winner = run.winner()
+    winner, iterations = run.winner(), run.config.schedule.iterations
     folder = run.folder / "baseline"
     journal = Journal(folder / JOURNAL, {"baseline_of": first.code})
     start = folder / "0000"
@@ -127,19 +135,21 @@ def train_baseline(run: Run, progress: TrialProgress) -> Trial:
         shutil.copytree(run.folder / "trials" / f"{first.trial_id:04d}", partial)
         partial.rename(start)
     if not journal.trials:
-        journal.append(first)
+        journal.append(replace(first, trial_id=0))
+    done = max(trial.iterations for trial in journal.trials if trial.mean_ap is not None)
     run_search(
         _Again(decode(first.code)),
-        _evaluator(run, folder, progress),
+        evaluator(run, folder, progress),
         journal,
         price=run.price,
-        max_sample=1 + math.ceil((winner.iterations - first.iterations) / run.config.schedule.iterations),
+        max_sample=len(journal.trials) + max(0, math.ceil((winner.iterations - done) / iterations)),
         seed=run.config.seed,
         latency_source=run.latency_source,
     )
     baseline = run.baseline()
     if baseline is None:
-        raise RunError(f"the baseline could not be trained: {journal.trials[-1].reason}")
+        failed = next(trial for trial in reversed(journal.trials) if trial.reason)
+        raise RunError(f"the baseline could not be trained: {failed.reason}; --resume tries again")
     return baseline
 
 
@@ -159,7 +169,8 @@ class _Again:
         return set()
 
 
-def _evaluator(run: Run, folder: Path, progress: TrialProgress) -> Evaluator:
+def evaluator(run: Run, folder: Path, progress: TrialProgress) -> Evaluator:
+    """What trains and validates the candidates of a run, each in `folder/<trial_id>`."""
     from spnas_hw.detection.evaluator import ShortTraining
 
     config = run.config
@@ -180,11 +191,21 @@ def _evaluator(run: Run, folder: Path, progress: TrialProgress) -> Evaluator:
     return evaluate
 
 
-def _remove_unneeded(trials: list[Trial], searcher: Searcher, folder: Path) -> None:
-    """Keeps the weights of the first trial, of the best one, and of those that proposals may start from."""
+def _remove_unneeded(run: Run, trials: list[Trial]) -> None:
+    """Keeps the weights of the first trial, of the best one of each phase, and of those that a proposal of
+    any phase may start from."""
+    settings = run.config.serial
     validated = ranked(trials)
-    first = min((trial.trial_id for trial in validated), default=None)
-    needed = {first, *(trial.trial_id for trial in validated[:1]), *searcher.needed()}
+    needed = {min((trial.trial_id for trial in validated), default=None)}
+    for phase in TOTAL_LISTS:
+        own = History([trial for trial in trials if trial.phase == phase])
+        parents = settings.max_optimal if phase == "serial" else 1
+        needed |= own.needed(parents, len(settings.rungs) if phase == "serial" else 1)
+        needed |= {trial.trial_id for trial in ranked(own.trials)[:1]}
+    base = _parallel_base(trials)
+    # A child starts from the latest trial of its parent.
+    needed |= {max(t.trial_id for t in validated if t.code == base)} if base else set()
     for trial in trials:
         if trial.trial_id not in needed:
-            (folder / f"{trial.trial_id:04d}" / "weights.safetensors").unlink(missing_ok=True)
+            weights = run.folder / "trials" / f"{trial.trial_id:04d}" / "weights.safetensors"
+            weights.unlink(missing_ok=True)

@@ -20,10 +20,28 @@ class History:
         """Whether an architecture was tried, with or without success."""
         return any(trial.code == code for trial in self.trials)
 
-    def latest(self) -> list[Trial]:
-        """The last validated trial of every architecture, best mAP first; the earlier of equals first."""
-        by_code = {trial.code: trial for trial in self.trials if trial.mean_ap is not None}
-        return ranked(by_code.values())
+    def validated(self) -> list[Trial]:
+        """The trials that have a mAP, in order."""
+        return [trial for trial in self.trials if trial.mean_ap is not None]
+
+    def heirs(self) -> list[Trial]:
+        """The last validated trial of every architecture, whose weights a child inherits, in the order of
+        the best mAP the architecture ever had: a rank never rises again once others have passed it, so
+        weights that are no longer among the best are never asked for."""
+        latest = {trial.code: trial for trial in self.validated()}
+        order = dict.fromkeys(trial.code for trial in ranked(self.trials))
+        return [latest[code] for code in order]
+
+    def needed(self, parents: int, rungs: int) -> set[int]:
+        """The trials whose weights may be asked for: of the best `parents` architectures, and of all that may
+        yet be promoted."""
+        risen = {(trial.code, trial.rung) for trial in self.trials}
+        waiting = {
+            trial.trial_id
+            for trial in self.validated()
+            if trial.rung + 1 < rungs and (trial.code, trial.rung + 1) not in risen
+        }
+        return waiting | {trial.trial_id for trial in self.heirs()[:parents]}
 
     def promotable(self, rungs: int, keep: int) -> Trial | None:
         """The next trial to train further by asynchronous successive halving (Li et al. 2020): from the

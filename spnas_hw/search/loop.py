@@ -53,7 +53,9 @@ def run(
     told = [trial for trial in journal.trials if trial.phase == phase]
     for trial in told:
         searcher.tell(trial)
-    for _ in range(len(told), max_sample):
+    # A start that failed is tried again, however few trials there may be.
+    wanted = max(max_sample - len(told), 0 if any(trial.status == "ok" for trial in journal.trials) else 1)
+    for _ in range(wanted):
         trial_id = len(journal.trials)
         proposal = searcher.ask(np.random.default_rng([seed, trial_id]))
         trial = _try(proposal, trial_id, evaluate, journal, price, phase, latency_source)
@@ -76,13 +78,13 @@ def _try(
     """Trains and validates a candidate; a failure is a trial, too."""
     latest = {trial.code: trial for trial in journal.trials if trial.status == "ok"}
     parent = latest.get(encode(proposal.morphism.parent))
+    found = price(proposal.child)
     t_start = time.time()
     reason, evaluation = None, Evaluation({}, 0)
     try:
         evaluation = evaluate(proposal, trial_id, parent.trial_id if parent else None)
     except TrainingError as error:
         reason = str(error)
-    found = price(proposal.child)
     return Trial(
         trial_id=trial_id,
         phase=phase,

@@ -7,6 +7,7 @@ budget before anything is trained.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,15 +24,19 @@ from spnas_hw.space.morphism import Morphism, add_branch, unchanged
 
 @dataclass(frozen=True)
 class ParallelSettings:
-    """How candidates arise: with up to `max_branches` sub-networks in all, their number drawn uniformly."""
+    """How candidates arise: with up to `max_branches` sub-networks in all, their number drawn uniformly.
+    Each is trained for `share` times the schedule's iterations."""
 
     max_sample: int
     max_branches: int = 6
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("max_sample", "max_branches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 < self.share < math.inf:
+            raise ValueError(f"share is {self.share}; it must be above 0")
 
 
 class ParallelSearcher:
@@ -62,12 +67,12 @@ class ParallelSearcher:
 
     def needed(self) -> set[int]:
         start = {t.trial_id for t in self.history.trials if t.code == encode(self.serial)}
-        return start | {trial.trial_id for trial in self.history.latest()[:1]}
+        return start | {trial.trial_id for trial in self.history.heirs()[:1]}
 
     def ask(self, rng: np.random.Generator) -> Proposal:
-        if not self.trained and not self.history.has(encode(self.serial)):
+        if not self.trained and not self.history.validated():  # perhaps tried, and failed
             return Proposal(unchanged(self.serial))
-        return Proposal(propose(lambda: self._sample(rng), self._refuse))
+        return Proposal(propose(lambda: self._sample(rng), self._refuse), share=self.settings.share)
 
     def _sample(self, rng: np.random.Generator) -> Morphism:
         room = BRANCHES_MAX * len(self.serial.stages)

@@ -106,19 +106,11 @@ class SerialSearcher:
         self.history.add(trial)
 
     def needed(self) -> set[int]:
-        settings, history = self.settings, self.history
-        needed = {trial.trial_id for trial in history.latest()[: settings.max_optimal]}
-        promoted = {(trial.code, trial.rung) for trial in history.trials}
-        waiting = {
-            trial.trial_id
-            for trial in history.trials
-            if trial.rung + 1 < len(settings.rungs) and (trial.code, trial.rung + 1) not in promoted
-        }
-        return needed | waiting
+        return self.history.needed(self.settings.max_optimal, len(self.settings.rungs))
 
     def ask(self, rng: np.random.Generator) -> Proposal:
         settings, rungs = self.settings, self.settings.rungs
-        parents = self.history.latest()[: settings.max_optimal]
+        parents = self.history.heirs()[: settings.max_optimal]
         if not parents:  # nothing to grow from yet
             return Proposal(unchanged(self.start), rung=len(rungs) - 1)
         promoted = self.history.promotable(len(rungs), settings.keep)
@@ -144,7 +136,7 @@ class SerialSearcher:
         def draw() -> Morphism:
             return self._mutate(grown[int(rng.choice(len(grown), p=weights))], rng)
 
-        enough = len(self.history.latest()) >= FEWEST_TRIALS
+        enough = len(self.history.validated()) >= FEWEST_TRIALS
         pool = [propose(draw, self._refuse) for _ in range(self.settings.candidates if enough else 1)]
         return pool[0] if len(pool) == 1 else most_promising(pool, self.history)
 

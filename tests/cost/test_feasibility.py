@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spnas_hw.cost import feasibility
 from spnas_hw.cost.closed_set import closed_set
 from spnas_hw.cost.composition import cost, latency_ms, macs, params, workloads
 from spnas_hw.cost.constraints import Budget
@@ -151,26 +152,53 @@ def test_a_latency_budget_needs_a_table() -> None:
         find_feasible(Budget(latency_ms=1), SPACE, DETECTOR, SIZE, None)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_limits_together_are_decided_as_by_brute_force(data: st.DataObject) -> None:
-    """Random limits around what exists: what is found fits, and what is refused does not exist, but for
-    limits so close to the front that no weighing reaches it."""
-    everything = [cost(a, DETECTOR, SIZE, None) for a in EVERYTHING]
-    chosen = data.draw(st.sampled_from(everything))
-    slack = data.draw(st.floats(0.9, 1.1))
-    budget = Budget(
-        macs=chosen.macs * slack, params=chosen.params * slack, memory_mb=chosen.memory_mb * slack
+@settings(max_examples=150, deadline=None)
+@given(spaces(), st.data())
+def test_limits_together_are_decided_as_by_brute_force(space: SearchSpace, data: st.DataObject) -> None:
+    """Random limits around what exists, a device with rows that are missing: what is found fits, and what
+    is refused does not exist."""
+    everything = every_architecture(space)
+    if not everything:
+        return
+    seed = data.draw(st.integers(0, 99))
+    rng = np.random.default_rng(seed)
+    keys = sorted(closed_set(space, DETECTOR, SIZE))
+    table = {key: float(rng.uniform(0, 1)) for key in keys if rng.random() < 0.9}
+    chosen = cost(data.draw(st.sampled_from(everything)), DETECTOR, SIZE, None)
+    names = data.draw(
+        st.lists(st.sampled_from(["macs", "params", "memory_mb", "latency_ms"]), min_size=1, unique=True)
     )
-    fits = [c for c in everything if not budget.violations(c)]
+    slack = data.draw(st.floats(0.95, 1.05))
+    limits = {name: (getattr(chosen, name) or len(keys) / 6) * slack for name in names}
+    budget = Budget(**limits, depth=data.draw(st.none() | st.integers(space.depth[1], 60)))
+    fitting = []
+    for architecture in everything:
+        try:
+            found = cost(architecture, DETECTOR, SIZE, table)
+        except MissingWorkload:
+            continue
+        if not budget.violations(found):
+            fitting.append(architecture)
     try:
-        found = find_feasible(budget, SPACE, DETECTOR, SIZE, None)
-    except InfeasibleBudget as error:
-        assert len(fits) <= len(everything) * 0.02, str(error)
-        assert "smallest reachable" in str(error) or "binds" in str(error)
+        architecture = find_feasible(budget, space, DETECTOR, SIZE, table)
+    except (InfeasibleBudget, MissingWorkload):
+        assert not fitting
     else:
-        assert budget.violations(cost(found, DETECTOR, SIZE, None)) == ()
-        assert SPACE.violations(found) == ()
+        assert architecture in fitting
+
+
+def test_memory_alone_names_the_smallest_there_is() -> None:
+    space = SearchSpace((Block("basic"),), 16, False, (1, 4), (1, 3), (3, 3))
+    lowest = min(cost(a, DETECTOR, (512, 960), None).memory_mb for a in every_architecture(space))
+    find_feasible(Budget(memory_mb=lowest * 1.001), space, DETECTOR, (512, 960), None)
+    with pytest.raises(InfeasibleBudget, match=rf"smallest reachable is {lowest:.4g} MiB of memory"):
+        find_feasible(Budget(memory_mb=lowest * 0.999), space, DETECTOR, (512, 960), None)
+
+
+def test_too_many_to_look_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feasibility, "EXAMINED_MAX", 6)
+    with pytest.raises(InfeasibleBudget, match="of 6 of the smallest"):
+        find_feasible(Budget(memory_mb=0.1), SPACE, DETECTOR, SIZE, None)
 
 
 def test_limits_that_exclude_each_other_say_which_binds() -> None:

@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from spnas_hw.detection.detector import build_model
@@ -12,7 +14,7 @@ from spnas_hw.detection.inheritance import inherit
 from spnas_hw.space.architecture import Architecture, Block
 from spnas_hw.space.codec import decode
 from spnas_hw.space.detector import Detector
-from spnas_hw.space.morphism import Morphism, add_branch, add_stage, change_block, expand, swap
+from spnas_hw.space.morphism import Morphism, add_branch, add_stage, change_block, expand, swap, widen
 from tests.strategies import buildable
 
 DETECTOR = Detector(("pedestrian", "rider"), neck_channels=8, roi_channels=16, proposals=20)
@@ -48,7 +50,7 @@ def outputs(model: nn.Module, image: Tensor) -> list[Tensor]:
     return [*levels, *scores, *deltas]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(small, st.integers(0, 2**20), st.integers(1, 3))
 def test_expansion_preserves_the_detectors_outputs(architecture, seed, blocks) -> None:
     morphism = expand(architecture, np.random.default_rng(seed), blocks)
@@ -91,8 +93,9 @@ def test_swap_keeps_every_block_and_all_heads(architecture, seed) -> None:
     for tensors in (old, state):  # stage boundaries move, the sequence of blocks does not
         tensors["blocks"] = [v for k, v in tensors.items() if ".layer" in k and k.endswith(".conv2.weight")]
     for a, b in zip(old["blocks"], state["blocks"], strict=True):
-        shared = [slice(min(x, y)) for x, y in zip(a.shape, b.shape, strict=True)]
-        assert torch.equal(a[tuple(shared)], b[tuple(shared)])
+        wider = [max(1, new // old) for old, new in zip(a.shape, b.shape, strict=True)]
+        b = b[:: wider[0]].unflatten(1, (-1, wider[1])).sum(2)  # copies of a channel share its weight
+        torch.testing.assert_close(a[: b.shape[0], : b.shape[1]], b, atol=1e-6, rtol=1e-5)
 
 
 def test_blocks_follow_their_index_when_boundaries_move() -> None:
@@ -116,22 +119,126 @@ def test_new_stage_and_new_block_type_start_fresh_elsewhere_inherited() -> None:
     assert torch.equal(changed["rpn_head.rpn_conv.weight"], old["rpn_head.rpn_conv.weight"])
 
 
-@pytest.mark.parametrize("code", ["b8_11-2", "r8_11-2", "x(2x8d)16_11-2"])
-def test_new_blocks_learn_from_the_first_step(code: str) -> None:
-    architecture = decode(code)
-    morphism = expand(architecture, np.random.default_rng(0))
-    child = child_of(trained(architecture, 0), morphism).train()
-    (new,) = [j for j, i in enumerate(morphism.inherits) if i is None]
-    stage = morphism.child.residuals()[new].stage
-    position = new - sum(len(s.doubles) for s in morphism.child.stages[:stage])
-    block = getattr(child.backbone, f"layer{stage + 1}")[position]
-    optimizer = torch.optim.SGD(child.parameters(), lr=0.05)
-    for _ in range(2):
-        loss = sum((level - 1).square().mean() for level in child.extract_feat(torch.randn(2, 3, 64, 64)))
+@settings(max_examples=30, deadline=None)
+@given(buildable(base_channels=(8, 16)), st.integers(0, 2**20))
+def test_widening_where_the_block_projects_preserves_the_detectors_outputs(architecture, seed) -> None:
+    try:
+        morphism = widen(architecture, np.random.default_rng(seed))
+    except ValueError:
+        return
+    if not morphism.preserves_function:
+        return
+    parent = trained(architecture, seed)
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(seed))
+    for a, b in zip(outputs(parent, image), outputs(child_of(parent, morphism), image), strict=True):
+        assert (a - b).abs().max() <= 1e-5 * max(1.0, float(a.abs().max()))
+
+
+def test_the_copies_of_a_channel_grow_apart() -> None:
+    """Copies read with equal weights would get equal gradients, and stay one channel for ever."""
+    morphism = Morphism("widen", decode("b8_1-1"), decode("b8_1-2"), (0, 1), True)
+    child = child_of(trained(morphism.parent, 0), morphism).train()
+    weight = child.backbone.layer2[0].conv1.weight
+    assert torch.equal(weight[0::2, :], weight[1::2, :])
+    sum(level.square().mean() for level in child.extract_feat(torch.randn(2, 3, 64, 64))).backward()
+    assert (weight.grad[0::2] - weight.grad[1::2]).abs().sum() > 1e-3 * weight.grad.abs().sum()
+
+
+@settings(max_examples=12, deadline=None)
+@given(small, st.integers(0, 2**20))
+def test_a_new_level_leaves_the_finer_ones_as_they_were(architecture, seed) -> None:
+    parent = trained(architecture, seed)
+    child = child_of(parent, add_stage(architecture))
+    image = torch.randn(1, 3, 64, 96)
+    stages = len(architecture.stages)
+    with torch.no_grad():
+        before, after = parent.extract_feat(image)[:stages], child.extract_feat(image)[:stages]
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("parent_code", "child_code", "loser", "gainer"),
+    [
+        ("b8_11-11-1", "b8_111-1-1", "layer2.0", "layer2.0"),  # the stage now starts at the next block
+        ("b8_111-1-1", "b8_11-11-1", "layer2.0", "layer2.0"),
+        ("b8_121-1", "b8_112-1", "layer1.1", "layer1.2"),  # a doubling moves
+    ],
+)
+def test_the_projection_goes_where_the_boundary_goes(parent_code, child_code, loser, gainer) -> None:
+    parent_architecture, child_architecture = decode(parent_code), decode(child_code)
+    indices = tuple(range(child_architecture.depth))
+    morphism = Morphism("swap", parent_architecture, child_architecture, indices, False, ("projections",))
+    parent = trained(parent_architecture, 0)
+    old, new = parent.state_dict(), child_of(parent, morphism).state_dict()
+    for name in ("downsample.0.weight", "downsample.1.weight", "downsample.1.running_mean"):
+        assert torch.equal(old[f"backbone.{loser}.{name}"], new[f"backbone.{gainer}.{name}"])
+
+
+def test_a_new_projection_hands_its_channels_on() -> None:
+    morphism = Morphism("widen", decode("b8_11"), decode("b8_12"), (0, 1), False, ("an identity shortcut",))
+    child = child_of(trained(morphism.parent, 0), morphism)
+    x = torch.randn(1, 8, 4, 4)
+    with torch.no_grad():
+        found = child.backbone.layer1[1].downsample[0](x)
+    assert torch.equal(found, x.repeat_interleave(2, 1))
+
+
+def a_street(height: int, width: int) -> DetDataSample:
+    """The truth of an image with two persons."""
+    shapes = dict.fromkeys(("img_shape", "pad_shape", "batch_input_shape"), (height, width))
+    sample = DetDataSample(metainfo={**shapes, "scale_factor": (1.0, 1.0)})
+    boxes = torch.tensor([[10.0, 12.0, 30.0, 50.0], [40.0, 5.0, 60.0, 60.0]])
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]))
+    sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+    return sample
+
+
+def detection_loss(model: nn.Module) -> Tensor:
+    """The losses of the RPN and the RoI head, summed, as training minimises them."""
+    losses = model.loss(torch.randn(2, 3, 64, 96), [a_street(64, 96)] * 2)
+    found = [value for name, value in losses.items() if "loss" in name]
+    return sum(sum(value) if isinstance(value, list) else value for value in found)
+
+
+def feature_loss(model: nn.Module) -> Tensor:
+    return sum((level - 1).square().mean() for level in model.extract_feat(torch.randn(2, 3, 64, 96)))
+
+
+@pytest.mark.parametrize("loss", [feature_loss, detection_loss])
+@pytest.mark.parametrize("position", [1, 2], ids=["mid-stage", "last"])
+@pytest.mark.parametrize("code", ["b8_1-21", "r8_1-21", "x(2x8d)16_1-21"])
+def test_new_blocks_learn_from_the_first_step(code: str, position: int, loss) -> None:
+    """Its gate, gamma of the last normalisation, moves in the first step, all behind it in the second."""
+    parent = decode(code)
+    inherits = (0, 1, None, 2) if position == 1 else (0, 1, 2, None)
+    morphism = Morphism("expand", parent, decode(f"{code}1"), inherits, True)
+    child = child_of(trained(parent, 0), morphism).train()
+    block = child.backbone.layer2[position]
+    optimizer = torch.optim.SGD(child.parameters(), lr=0.01)
+    for step in range(2):
         optimizer.zero_grad()
-        loss.backward()
+        loss(child).backward()
+        if step == 0:
+            gate = block.bn3 if hasattr(block, "bn3") else block.bn2
+            assert not gate.weight.any() and gate.weight.grad.abs().sum() > 0
         optimizer.step()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in block.parameters())
+
+
+@pytest.mark.parametrize("code", ["b8_11-2", "r8_11-2", "x(2x8d)16_11-2"])
+def test_every_parameter_of_a_grown_detector_learns(code: str) -> None:
+    """A new stage has two gates in a row: its lateral connection in the neck, and that of its block."""
+    morphism = add_stage(decode(code))
+    child = child_of(trained(morphism.parent, 0), morphism).train()
+    optimizer = torch.optim.SGD(child.parameters(), lr=0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        detection_loss(child).backward()
+        nn.utils.clip_grad_norm_(child.parameters(), 10.0)
+        optimizer.step()
+    dead = [n for n, p in child.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not dead
 
 
 def test_nothing_given_is_modified() -> None:

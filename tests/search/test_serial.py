@@ -110,7 +110,7 @@ def test_a_bottleneck_reignites_the_best_twice_at_most() -> None:
     assert not this.ask(rng).reignite  # too early
     grown(this, [0.1, 0.1])
     second = this.ask(rng)
-    assert second.reignite and encode(second.child) == this.history.latest()[0].code
+    assert second.reignite and encode(second.child) == this.history.heirs()[0].code
     this.tell(trial(10, encode(second.child), 0.3, operator="reignite"))
     grown(this, [0.1] * 5)
     assert not this.ask(rng).reignite  # as often as allowed

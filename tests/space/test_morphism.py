@@ -13,6 +13,7 @@ from spnas_hw.space.morphism import (
     add_stage,
     change_block,
     expand,
+    shrink,
     swap,
     unchanged,
     widen,
@@ -135,10 +136,42 @@ def test_widen_doubles_at_one_more_block(parent, seed) -> None:
     assert [len(s.doubles) for s in morphism.child.stages] == [len(s.doubles) for s in parent.stages]
     assert all(new or not old for old, new in zip(flat(parent), flat(morphism.child), strict=True))
     assert morphism.child.features()[-1].channels == 2 * parent.features()[-1].channels
+    projected = [r.projects for r in morphism.child.residuals()] != [r.projects for r in parent.residuals()]
+    assert ("an identity shortcut" in morphism.lost) == projected
+
+
+@pytest.mark.parametrize(
+    ("code", "preserves"),
+    [("r_11", None), ("b_1", False), ("r_1", True), ("b_2-1", True), ("x(2x5d)16_2-1", False)],
+)
+def test_widen_says_whether_the_function_survives(code: str, preserves: bool | None) -> None:
+    """It does where the block projects anyway; a ResNeXt block of a rounded-down width may not multiply."""
+    found = {widen(decode(code), np.random.default_rng(seed)).preserves_function for seed in range(20)}
+    assert found == ({True, False} if preserves is None else {preserves})
+
+
+@given(architectures(), seeds)
+def test_shrink_undoes_an_expansion(parent, seed) -> None:
+    rng = np.random.default_rng(seed)
+    morphism = shrink(expand(parent, rng).child, rng)
+    child = morphism.child
+    assert (child.depth, child.doublings) == (parent.depth, parent.doublings)
+    assert child.features() == parent.features()
+    projections = [r.projects for r in child.residuals()]
+    assert projections.count(True) == [r.projects for r in parent.residuals()].count(True)
+
+
+def test_shrink_takes_no_block_that_others_need() -> None:
+    for code in ("b_1-1", "b_12-2", "b_2"):
+        with pytest.raises(ValueError, match="taken out"):
+            shrink(decode(code), np.random.default_rng(0))
+    found = {encode(shrink(decode("b_11-121"), np.random.default_rng(seed)).child) for seed in range(30)}
+    assert found == {"b_1-121_0-0", "b_11-12_0-0"}
 
 
 OPERATORS = {
     "expand": lambda parent, rng: expand(parent, rng, int(rng.integers(1, 4))),
+    "shrink": shrink,
     "swap": swap,
     "add_stage": lambda parent, rng: add_stage(parent),
     "widen": widen,
@@ -179,7 +212,8 @@ def test_legal_over_ten_thousand_parents(name: str) -> None:
         child = morphism.child
         assert child != parent and decode(encode(child)) == child
         kept = [i for i in morphism.inherits if i is not None]
-        assert kept == list(range(parent.depth))  # nothing is lost, nothing changes places
+        assert kept == sorted(kept)  # nothing changes places
+        assert len(kept) == parent.depth - (name == "shrink")
         assert len(child.features()) == len(child.stages) and morphism.parent == parent
         assert bool(morphism.lost) != morphism.preserves_function
     assert acted > 4000

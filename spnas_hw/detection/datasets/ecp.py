@@ -17,6 +17,8 @@ from typing import Any
 from spnas_hw.errors import DataError
 
 TIMES = ("day", "night")
+CLASSES = ("pedestrian", "rider")
+"""In the order of their labels."""
 GROUPS = {"pedestrian": "person-group-far-away", "rider": "rider+vehicle-group-far-away"}
 _TAG = re.compile(r"(occluded|truncated)\s*>\s*(\d+)")
 

@@ -9,8 +9,7 @@ from typing import Any
 from mmdet.datasets import BaseDetDataset
 from mmdet.registry import DATASETS
 
-from spnas_hw.config import CLASSES
-from spnas_hw.detection.datasets.ecp import GROUPS, TIMES, Object, find_frames, read_frame
+from spnas_hw.detection.datasets.ecp import CLASSES, GROUPS, TIMES, Object, find_frames, read_frame
 
 _LABELS = {name: index for index, name in enumerate(CLASSES)}
 _GROUP_LABELS = {group: _LABELS[name] for name, group in GROUPS.items()}

@@ -8,6 +8,9 @@ from typing import Any
 from mmdet.evaluation.metrics import FasterCocoMetric
 from mmdet.registry import METRICS
 
+BOX = ("bbox", "bbox_label", "ignore_flag")
+"""Of an instance; COCO's masks are not needed."""
+
 
 @METRICS.register_module()
 class CocoMetricWithIgnored(FasterCocoMetric):
@@ -20,4 +23,10 @@ class CocoMetricWithIgnored(FasterCocoMetric):
     def process(self, data_batch: dict[str, Any], data_samples: Sequence[dict[str, Any]]) -> None:
         super().process(data_batch, data_samples)
         for (truth, _), sample in zip(self.results[-len(data_samples) :], data_samples, strict=True):
-            truth["anns"] = sample["instances"]
+            truth["anns"] = [{name: thing[name] for name in BOX} for thing in sample["instances"]]
+
+    def compute_metrics(self, results: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
+        """Images are numbered anew: VOC's ids are text, which COCO's format does not know."""
+        for number, (truth, found) in enumerate(results):
+            truth["img_id"] = found["img_id"] = number
+        return super().compute_metrics(results)

@@ -8,7 +8,7 @@ import pytest
 from mmdet.registry import DATASETS
 
 import spnas_hw.detection.framework  # noqa: F401  registers the data set
-from spnas_hw.config import CLASSES
+from spnas_hw.detection.datasets.ecp import CLASSES
 from spnas_hw.detection.datasets.ecp_dataset import EuroCityPersons
 from spnas_hw.errors import DataError
 

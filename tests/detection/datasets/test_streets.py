@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spnas_hw.config import CLASSES
-from spnas_hw.detection.datasets.ecp import GROUPS, find_frames, read_frame
+from spnas_hw.detection.datasets.ecp import CLASSES, GROUPS, find_frames, read_frame
 from spnas_hw.detection.datasets.streets import dataset, write_streets
 from spnas_hw.detection.datasets.streets.scene import render_scene
 from spnas_hw.errors import DataError
