@@ -87,7 +87,6 @@ def search(
 def run_pipeline(
     pipeline: Annotated[str, typer.Argument(help="A pipeline file, e.g. configs/searches/sp_nas.yml.")],
     run: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/ and the file's name.")] = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs, whatever the file asks for.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
 ) -> None:
     """Run the steps of a pipeline file (sp_nas.yml): serial search, parallel search, full training."""
@@ -98,7 +97,7 @@ def run_pipeline(
     from spnas_hw.pipeline.sp_nas_run import run_of, without_effect
 
     loaded = load_pipeline(pipeline)
-    this = run_of(loaded, run or Path("runs") / loaded.file.stem, gpus)
+    this = run_of(loaded, run or Path("runs") / loaded.file.stem)
     for warning in [*without_effect(loaded), *table_warnings(this)]:
         console.stderr.print(warning, highlight=False)
     search_step.check(this, resume)

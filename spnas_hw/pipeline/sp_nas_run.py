@@ -18,19 +18,15 @@ from spnas_hw.search.serial import REIGNITIONS_MAX
 from spnas_hw.space.codec import decode, encode
 
 
-def run_of(pipeline: Pipeline, folder: Path, gpus: int | None = None) -> Run:
+def run_of(pipeline: Pipeline, folder: Path) -> Run:
     """The run of a pipeline file: the search its steps name, with their settings.
 
     The phases' settings are taken whether their steps are run or not, so that a run may add a step later.
-
-    Args:
-        gpus: takes the place of the numbers of GPUs in the file.
 
     Raises:
         InvalidConfig: names the file and the step.
         DataError: epochs cannot be counted, since the data is not there.
     """
-    _refuse_several_gpus(pipeline, gpus)
     _refuse_other_lists(pipeline, folder)
     try:
         config = _config(pipeline)
@@ -50,11 +46,14 @@ def run_of(pipeline: Pipeline, folder: Path, gpus: int | None = None) -> Run:
 
 
 def without_effect(pipeline: Pipeline) -> list[str]:
-    """The keys of the file that are of the reference's framework and do nothing here."""
+    """What the file asks for and does not get, a line each."""
     worker = pipeline.general.worker
     keys = ["general.worker.timeout"] if worker is not None and worker.timeout is not None else []
     steps = [step for step in pipeline.steps if step.trainer is not None and step.trainer.debug]
-    return [f"{key} has no effect" for key in [*keys, *(f"{step.name}.trainer.debug" for step in steps)]]
+    found = [f"{key} has no effect" for key in [*keys, *(f"{step.name}.trainer.debug" for step in steps)]]
+    if several := _several_gpus(pipeline):
+        found.append(f"{', '.join(several)}: one process trains, on one GPU; several are not supported yet")
+    return found
 
 
 def list_path(text: str, folder: Path) -> Path:
@@ -89,23 +88,16 @@ def iterations_of(config: SearchConfig, epochs: int) -> int:
     return math.ceil(epochs * images / config.schedule.batch_size)
 
 
-def _refuse_several_gpus(pipeline: Pipeline, gpus: int | None) -> None:
+def _several_gpus(pipeline: Pipeline) -> list[str]:
+    """The keys of the file that ask for more than one GPU."""
     general, worker = pipeline.general, pipeline.general.worker
-    asked = {"--gpus": gpus}
-    if gpus is None:
-        asked = {f"{step.name}.trainer.gpus": step.trainer.gpus for step in pipeline.to_run() if step.trainer}
-        if worker is not None:
-            asked["general.worker.gpus_per_job"] = worker.gpus_per_job
-            asked["general.worker.devices_per_job"] = worker.devices_per_job
-        for key in ("parallel_search", "parallel_fully_train"):
-            asked[f"general.{key}"] = 2 if getattr(general, key) else 1
-    for key, number in asked.items():
-        if number is not None and number > 1:
-            shown = "true" if key.startswith("general.parallel") else number
-            raise InvalidConfig(
-                f"{pipeline.file}: {key} is {shown}: several GPUs come with torchrun training and are not "
-                "available yet; --gpus 1 runs the file on one"
-            )
+    asked = {f"{step.name}.trainer.gpus": step.trainer.gpus for step in pipeline.to_run() if step.trainer}
+    if worker is not None:
+        asked["general.worker.gpus_per_job"] = worker.gpus_per_job
+        asked["general.worker.devices_per_job"] = worker.devices_per_job
+    for key in ("parallel_search", "parallel_fully_train"):
+        asked[f"general.{key}"] = 2 if getattr(general, key) else 1
+    return [key for key, number in asked.items() if number is not None and number > 1]
 
 
 def _refuse_other_lists(pipeline: Pipeline, folder: Path) -> None:

@@ -111,7 +111,7 @@ def test_every_key_of_the_reference_arrives(tmp_path: Path) -> None:
     assert (training.trainer.gpus, training.trainer.epoch) == (8, 12)
     assert (pipeline.general.worker.timeout, pipeline.general.worker.gpus_per_job) == (1000, -1)
 
-    run = run_of(pipeline, tmp_path / "run", gpus=1)
+    run = run_of(pipeline, tmp_path / "run")
     config = run.config
     settings = config.serial
     assert (settings.max_sample, settings.max_optimal, settings.num_mutate) == (10, 5, 3)
@@ -123,7 +123,9 @@ def test_every_key_of_the_reference_arrives(tmp_path: Path) -> None:
     assert config.schedule.iterations * config.parallel.share == 3 * 2000 / 4
     assert iterations_of(config, training.trainer.epoch) == 12 * 2000 / 4
     assert run.table is None and run.budget.latency_ms is None
-    assert without_effect(pipeline) == ["general.worker.timeout has no effect"]
+    timeout, gpus = without_effect(pipeline)
+    assert timeout == "general.worker.timeout has no effect"
+    assert gpus.startswith("fullytrain.trainer.gpus: one process trains")
 
 
 SHIPPED = sorted(path.stem for path in (configs_folder() / "searches").glob("sp_nas*.yml"))
@@ -268,41 +270,40 @@ TEMPLATE = "search_space__config_template_file"
 
 
 @pytest.mark.parametrize(
-    ("changes", "gpus", "words"),
+    ("changes", "words"),
     [
-        ({}, None, ["fullytrain.trainer.gpus is 8", "torchrun", "--gpus 1"]),
-        ({}, 2, ["--gpus is 2"]),
-        ({"general__worker__gpus_per_job": 4, "fullytrain__trainer__gpus": 1}, None, ["gpus_per_job is 4"]),
-        (
-            {"general__parallel_search": True, "fullytrain__trainer__gpus": 1},
-            None,
-            ["parallel_search is true"],
-        ),
-        ({f"{ALGORITHM}__total_list": "mine.csv"}, 1, ["nas1", "mine.csv", "total_list_s.csv"]),
-        ({f"{ALGORITHM}__serial_settings__max_stages": 3}, 1, ["stages", "(4, 3)"]),
-        ({f"{ALGORITHM}__regnition": True}, 1, ["reignition"]),
-        ({f"{ALGORITHM}__last_search_result": "total_list_s.csv"}, 1, ["nas1", "last_search_result"]),
-        ({f"{ALGORITHM}__last_search_result": "no/list.csv"}, 1, ["nas1", "no/list.csv", "cannot be read"]),
-        ({"nas2__search_algorithm__last_search_result": GONE}, 1, ["nas2", "list of nas1"]),
-        ({"nas2__search_algorithm__last_search_result": "other/a.csv"}, 1, ["nas2", "other/a.csv"]),
-        ({"fullytrain__trainer__regnition": True}, 1, ["fullytrain", "reignition in the template"]),
-        ({f"nas2__{TEMPLATE}": "./demo.py"}, 1, ["one template", "nas2: ./demo.py"]),
+        ({f"{ALGORITHM}__total_list": "mine.csv"}, ["nas1", "mine.csv", "total_list_s.csv"]),
+        ({f"{ALGORITHM}__serial_settings__max_stages": 3}, ["stages", "(4, 3)"]),
+        ({f"{ALGORITHM}__regnition": True}, ["reignition"]),
+        ({f"{ALGORITHM}__last_search_result": "total_list_s.csv"}, ["nas1", "last_search_result"]),
+        ({f"{ALGORITHM}__last_search_result": "no/list.csv"}, ["nas1", "no/list.csv", "cannot be read"]),
+        ({"nas2__search_algorithm__last_search_result": GONE}, ["nas2", "list of nas1"]),
+        ({"nas2__search_algorithm__last_search_result": "other/a.csv"}, ["nas2", "other/a.csv"]),
+        ({"fullytrain__trainer__regnition": True}, ["fullytrain", "reignition in the template"]),
+        ({f"nas2__{TEMPLATE}": "./demo.py"}, ["one template", "nas2: ./demo.py"]),
         (
             {
                 f"nas1__{TEMPLATE}": "r18.py",
                 f"nas2__{TEMPLATE}": "r18.py",
                 "fullytrain__trainer__config_template": "r18.py",
             },
-            1,
             ["template 'r18.py'", "faster_rcnn_r50_fpn_1x"],
         ),
     ],
 )
 def test_what_could_not_be_run_is_said_before(
-    tmp_path: Path, changes: dict[str, Any], gpus: int | None, words: list[str]
+    tmp_path: Path, changes: dict[str, Any], words: list[str]
 ) -> None:
     pipeline = load_pipeline(written(tmp_path, **changes))
-    refused(lambda: run_of(pipeline, tmp_path / "run", gpus), str(pipeline.file), *words)
+    refused(lambda: run_of(pipeline, tmp_path / "run"), str(pipeline.file), *words)
+
+
+def test_several_gpus_are_one_and_said_to_be(tmp_path: Path) -> None:
+    changes = {"general__worker__gpus_per_job": 4, "general__parallel_search": True}
+    pipeline = load_pipeline(written(tmp_path, **changes))
+    (note,) = [line for line in without_effect(pipeline) if "one process" in line]
+    for key in ("fullytrain.trainer.gpus", "general.worker.gpus_per_job", "general.parallel_search"):
+        assert key in note
 
 
 def test_a_template_beside_the_file_comes_first(tmp_path: Path) -> None:
@@ -317,7 +318,7 @@ def test_a_template_beside_the_file_comes_first(tmp_path: Path) -> None:
     }
     document["schedule"].update(batch_size=1, warmup_iterations=1)
     (tmp_path / "faster_rcnn_r50_fpn_1x_streets.yml").write_text(yaml.safe_dump(document))
-    config = run_of(load_pipeline(written(tmp_path)), tmp_path, gpus=1).config
+    config = run_of(load_pipeline(written(tmp_path)), tmp_path).config
     assert (config.dataset.train, config.schedule.iterations) == (7, 7)
 
 
@@ -335,7 +336,7 @@ def test_the_best_of_another_list_is_where_a_phase_starts(tmp_path: Path) -> Non
     assert best_code(other / "list.csv") == "r_111-2111-2111-211_0-0-0-0"
     key = f"{ALGORITHM}__last_search_result"
     pipeline = load_pipeline(written(tmp_path, **{key: str(other / "list.csv")}))
-    assert run_of(pipeline, tmp_path / "run", gpus=1).config.start == "r_111-2111-2111-211_0-0-0-0"
+    assert run_of(pipeline, tmp_path / "run").config.start == "r_111-2111-2111-211_0-0-0-0"
     for text, word in (("arch,mAP\n", "no row"), ("a,b\n1,2\n", "columns"), ("arch,mAP\nr_1,x\n", "columns")):
         (other / "list.csv").write_text(text)
         refused(lambda: best_code(other / "list.csv"), str(other), word)
@@ -344,7 +345,7 @@ def test_the_best_of_another_list_is_where_a_phase_starts(tmp_path: Path) -> Non
 def test_steps_that_are_not_run_keep_the_run_the_same(tmp_path: Path) -> None:
     """A run of nas1 alone goes on with the other steps later."""
     folder = tmp_path / "run"
-    whole = run_of(load_pipeline(written(tmp_path)), folder, gpus=1)
+    whole = run_of(load_pipeline(written(tmp_path)), folder)
     first = run_of(load_pipeline(written(tmp_path, pipeline=["nas1"])), folder)
     assert whole.header() == first.header()
 
