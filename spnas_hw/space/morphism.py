@@ -7,8 +7,8 @@ ValueError; `search.proposal` counts that as one of its bounded tries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -105,17 +105,18 @@ def swap(parent: Architecture, rng: np.random.Generator) -> Morphism:
     The sequence of blocks keeps its order and every block its weights; strides, widths and with them
     shortcut projections change, so the function does not survive (`lost` says which).
     """
-    moves = _boundary_moves(parent) + _doubling_moves(parent)
+    rows = [list(stage.doubles) for stage in parent.stages]
+    moves = _boundary_moves(rows) + _doubling_moves(rows)
     if not moves:
         raise ValueError("no boundary or doubling of this architecture can move")
-    child = moves[int(rng.integers(len(moves)))]
-    lost = []
-    if [r.stride for r in child.residuals()] != [r.stride for r in parent.residuals()]:
-        lost.append("strides")
-    if [r.planes for r in child.residuals()] != [r.planes for r in parent.residuals()]:
-        lost.append("widths")
-    if [r.projects for r in child.residuals()] != [r.projects for r in parent.residuals()]:
-        lost.append("projections")
+    child = _with_doubles(parent, moves[int(rng.integers(len(moves)))])
+    pairs = list(zip(parent.residuals(), child.residuals(), strict=True))
+    changed = {
+        "strides": any(old.stride != new.stride for old, new in pairs),
+        "widths": any(old.planes != new.planes for old, new in pairs),
+        "projections": any(old.projects != new.projects for old, new in pairs),
+    }
+    lost = [name for name, differs in changed.items() if differs]
     return Morphism("swap", parent, child, tuple(range(parent.depth)), False, tuple(lost))
 
 
@@ -182,35 +183,36 @@ def add_branch(parent: Architecture, stage: int, own_weights: bool = False) -> M
     return Morphism("add_branch", parent, child, tuple(range(parent.depth)), True)
 
 
-def _with_doubles(parent: Architecture, doubles: Sequence[Sequence[bool]]) -> Architecture:
-    stages = tuple(
-        replace(stage, doubles=tuple(new)) for stage, new in zip(parent.stages, doubles, strict=True)
-    )
-    return replace(parent, stages=stages)
+Rows = list[list[bool]]
+"""Per stage, per block: does it double the width?"""
 
 
-def _boundary_moves(parent: Architecture) -> list[Architecture]:
-    """Every child in which one block crosses into the neighbouring stage."""
-    children = []
-    for i in range(len(parent.stages) - 1):
-        left, right = list(parent.stages[i].doubles), list(parent.stages[i + 1].doubles)
+def _with_doubles(parent: Architecture, rows: Rows) -> Architecture:
+    stages = [
+        Stage(tuple(row), stage.branches, stage.own_weights)
+        for stage, row in zip(parent.stages, rows, strict=True)
+    ]
+    return Architecture(parent.block, parent.base_channels, parent.deep_stem, tuple(stages))
+
+
+def _boundary_moves(rows: Rows) -> list[Rows]:
+    """Every way in which one block crosses into the neighbouring stage."""
+    moved = []
+    for i, (left, right) in enumerate(pairwise(rows)):
         if len(left) > 1:
-            children.append((i, left[:-1], [left[-1], *right]))
+            moved.append([*rows[:i], left[:-1], [left[-1], *right], *rows[i + 2 :]])
         if len(right) > 1:
-            children.append((i, [*left, right[0]], right[1:]))
-    all_doubles = [list(stage.doubles) for stage in parent.stages]
-    return [_with_doubles(parent, [*all_doubles[:i], a, b, *all_doubles[i + 2 :]]) for i, a, b in children]
+            moved.append([*rows[:i], [*left, right[0]], right[1:], *rows[i + 2 :]])
+    return moved
 
 
-def _doubling_moves(parent: Architecture) -> list[Architecture]:
-    """Every child in which one doubling moves to the block before or after it."""
-    flat = [double for stage in parent.stages for double in stage.doubles]
-    ends = np.cumsum([len(stage.doubles) for stage in parent.stages]).tolist()
-    starts = [0, *ends[:-1]]
-    children = []
-    for i in range(len(flat) - 1):
-        if flat[i] != flat[i + 1]:
-            moved = [*flat[:i], flat[i + 1], flat[i], *flat[i + 2 :]]
-            pairs = zip(starts, ends, strict=True)
-            children.append(_with_doubles(parent, [moved[start:end] for start, end in pairs]))
-    return children
+def _doubling_moves(rows: Rows) -> list[Rows]:
+    """Every way in which one doubling moves to the block before or after it."""
+    places = [(s, p) for s, row in enumerate(rows) for p in range(len(row))]
+    moved = []
+    for (s, p), (t, q) in pairwise(places):
+        if rows[s][p] != rows[t][q]:
+            changed = [list(row) for row in rows]
+            changed[s][p], changed[t][q] = rows[t][q], rows[s][p]
+            moved.append(changed)
+    return moved
