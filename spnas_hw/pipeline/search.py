@@ -86,6 +86,15 @@ def search(
     return journal.trials
 
 
+def require_no_table(run: Run) -> None:
+    """Raises InvalidConfig where the parallel phase would have to predict latencies, which it cannot yet."""
+    if run.table_folder is not None:
+        raise InvalidConfig(
+            "latency tables do not hold the connections of sub-networks yet: give the parallel phase a run of "
+            "its own, with a budget of MACs, parameters or memory and no table"
+        )
+
+
 def trials_wanted(run: Run, phase: Phase) -> int | None:
     """How many trials a phase takes; None where the configuration has no such phase."""
     settings = run.config.serial if phase == "serial" else run.config.parallel
@@ -104,6 +113,7 @@ def _searcher(
         return SerialSearcher(start, config.space, config.serial, run.objections), config.serial.max_sample
     if config.parallel is None:
         raise InvalidConfig("the configuration has no key parallel, which the parallel phase needs")
+    require_no_table(run)
     base = _parallel_base(trials)
     serial = decode(base) if base else run.start()[0]
     searcher = ParallelSearcher(

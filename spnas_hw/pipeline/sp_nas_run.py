@@ -9,6 +9,7 @@ from pathlib import Path
 
 from spnas_hw.config import SearchConfig, load_search, overridden
 from spnas_hw.errors import InvalidConfig
+from spnas_hw.pipeline.search import require_no_table
 from spnas_hw.pipeline.sp_nas import Pipeline
 from spnas_hw.pipeline.sp_nas_keys import PhaseStep, TrainStep
 from spnas_hw.run import Run
@@ -42,7 +43,10 @@ def run_of(pipeline: Pipeline, folder: Path) -> Run:
             )
     if not decode(config.start).is_serial:
         raise InvalidConfig(f"{pipeline.file}: the start {config.start} has sub-networks: give a serial one")
-    return Run(folder, config, pipeline.budget, pipeline.table and pipeline.table.resolve())
+    run = Run(folder, config, pipeline.budget, pipeline.table and pipeline.table.resolve())
+    if pipeline.phase("parallel") in pipeline.to_run():
+        require_no_table(run)
+    return run
 
 
 def without_effect(pipeline: Pipeline) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from spnas_hw.config import Reignition, SearchConfig, load_search
 from spnas_hw.cost.constraints import Budget
-from spnas_hw.errors import DataError, RunError, TrainingError
+from spnas_hw.errors import DataError, InvalidConfig, RunError, TrainingError
 from spnas_hw.pipeline import search as step
 from spnas_hw.run import JOURNAL, Run
 from spnas_hw.search.journal import read_journal
@@ -184,3 +184,12 @@ def test_the_journal_says_what_was_decided(config: SearchConfig, go: Go, tmp_pat
     decided = {t.operator: t.why for t in trials if t.operator in ("promote", "reignite")}
     assert "best one in 3 of rung 0" in decided["promote"]
     assert "was not raised by more than" in decided["reignite"]
+
+
+def test_the_parallel_phase_refuses_a_table_that_cannot_price_it(
+    config: SearchConfig, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run", config, Budget(latency_ms=100), tmp_path / "table")
+    with pytest.raises(InvalidConfig, match="connections of sub-networks"):
+        step.require_no_table(run)
+    step.require_no_table(replace(run, budget=Budget(macs=1), table_folder=None))
