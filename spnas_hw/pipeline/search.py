@@ -90,8 +90,8 @@ def require_no_table(run: Run) -> None:
     """Raises InvalidConfig where the parallel phase would have to predict latencies, which it cannot yet."""
     if run.table_folder is not None:
         raise InvalidConfig(
-            "latency tables do not hold the connections of sub-networks yet: give the parallel phase a run of "
-            "its own, with a budget of MACs, parameters or memory and no table"
+            "latency tables do not hold the connections of sub-networks yet: give the parallel phase a run "
+            "of its own, with a budget of MACs, parameters or memory and no table"
         )
 
 
