@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spnas_hw.cost.composition import Cost
@@ -156,3 +157,19 @@ def test_the_phases_share_a_journal(tmp_path: Path) -> None:
     assert [t.trial_id for t in trials] == list(range(7))
     assert {t.parent_id for t in trials[4:]} == {best.trial_id}
     assert {t.operator.split("+")[0] for t in trials[4:]} == {"add_branch"}
+
+
+def test_the_journal_holds_the_searchers_whole_state(tmp_path: Path) -> None:
+    settings = SerialSettings(max_sample=12, rungs=(0.5, 1.0), reignitions=1, window=4, candidates=3)
+
+    def fresh() -> SerialSearcher:
+        return SerialSearcher(decode("b_11-21-21-21"), SPACE, settings, lambda a: ())
+
+    live = fresh()
+    run(live, deeper_is_better, Journal(tmp_path / "j.jsonl", {}), price=price, max_sample=12, seed=0)
+    replayed = fresh()
+    for trial in read_journal(tmp_path / "j.jsonl")[1]:
+        replayed.tell(trial)
+    state, other = ({k: v for k, v in vars(s).items() if k != "objections"} for s in (live, replayed))
+    assert state == other
+    assert replayed.ask(np.random.default_rng(5)) == live.ask(np.random.default_rng(5))
