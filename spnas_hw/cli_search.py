@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -45,6 +46,7 @@ def search(
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Afterwards train the start network as long as the winner.")
     ] = False,
+    as_json: console.Json = False,
 ) -> None:
     """Search the backbone with the best mAP whose detector fits the budget: any limits, all of them hard."""
     from spnas_hw.config import load_search, overridden
@@ -79,6 +81,9 @@ def search(
         resumable = console.resumable("the same command with --resume")
         with resumable, console.trials(console.stderr, None) as (bar, show):
             show(search_step.train_baseline(this, bar))
+    if as_json:
+        console.print_json({"run": str(run), "winner": asdict(this.winner()), "trials": len(this.trials())})
+        return
     console.stdout.print(console.winner_line(this.winner()))
     console.stdout.print(f"next: spnas-hw export {run}")
 
@@ -88,6 +93,7 @@ def run_pipeline(
     pipeline: Annotated[str, typer.Argument(help="A pipeline file, e.g. configs/searches/sp_nas.yml.")],
     run: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/ and the file's name.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    as_json: console.Json = False,
 ) -> None:
     """Run the steps of a pipeline file (sp_nas.yml): serial search, parallel search, full training."""
     from spnas_hw.detection.datasets import prepare
@@ -110,6 +116,11 @@ def run_pipeline(
         with resumable, console.trials(console.stderr, None) as (bar, show):
             steps.run_step(this, step, progress=bar, on_trial=show, note=console.stderr.print)
     trained = this.fully_trained()
+    if as_json:
+        winner = asdict(this.winner()) if this.trials() else None
+        full = None if trained is None else asdict(trained)
+        console.print_json({"run": str(this.folder), "winner": winner, "fully_trained": full})
+        return
     if this.trials():
         console.stdout.print(console.winner_line(this.winner()))
     if trained is not None:

@@ -227,7 +227,8 @@ def test_any_limit_is_a_budget_and_the_phases_follow_each_other(home: Path) -> N
     (home / "both.yml").write_text(yaml.safe_dump({**MINIATURE, "parallel": {"max_sample": 2}}))
     search = ("search", "--config", "both.yml", "--macs", "1e9", "--depth", "5", "--run", "runs/both")
     succeeded(home, *search)
-    assert "winner b4_" in succeeded(home, *search, "--phase", "parallel", "--resume")
+    shown = succeeded(home, *search, "--phase", "parallel", "--resume", "--json").splitlines()[-1]
+    assert json.loads(shown)["trials"] == 5 and json.loads(shown)["winner"]["code"].startswith("b4_")
     lines = (home / "runs/both/journal.jsonl").read_text().splitlines()
     trials = [json.loads(line) for line in lines[1:]]
     assert [trial["phase"] for trial in trials] == ["serial"] * 3 + ["parallel"] * 2

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spnas_hw.errors import InvalidConfig, RunError
+from spnas_hw.errors import InvalidConfig, RunError, SpaceExhausted
 from spnas_hw.run import JOURNAL, Run
 from spnas_hw.search.history import History
 from spnas_hw.search.journal import TOTAL_LISTS, Journal, Phase, Trial, ranked, write_views
@@ -60,7 +60,7 @@ def search(
     """One phase of the search; returns all trials. The parallel phase starts from the best serial trial, or
     from the configured start where nothing was searched.
 
-    Raises what `check` does, and the searcher's errors.
+    A space in which nothing new fits ends the phase with a note. Raises what `check` does, and RunError.
     """
     check(run, resume)
     journal = Journal(run.folder / JOURNAL, run.header())
@@ -71,17 +71,22 @@ def search(
         _remove_unneeded(run, journal.trials)
         on_trial(trial)
 
-    run_search(
-        searcher,
-        evaluator(run, run.folder / "trials", progress),
-        journal,
-        price=run.price,
-        max_sample=max_sample,
-        seed=run.config.seed,
-        phase=phase,
-        latency_source=run.latency_source,
-        on_trial=finish,
-    )
+    try:
+        run_search(
+            searcher,
+            evaluator(run, run.folder / "trials", progress),
+            journal,
+            price=run.price,
+            max_sample=max_sample,
+            seed=run.config.seed,
+            phase=phase,
+            latency_source=run.latency_source,
+            on_trial=finish,
+        )
+    except SpaceExhausted as error:
+        if not ranked(journal.trials):
+            raise
+        note(f"the {phase} phase ends with {len(journal.trials)} trials: {error}")
     write_views(journal.trials, run.folder)  # a crash may have come between journal and views
     return journal.trials
 

@@ -193,3 +193,13 @@ def test_the_parallel_phase_refuses_a_table_that_cannot_price_it(
     with pytest.raises(InvalidConfig, match="connections of sub-networks"):
         step.require_no_table(run)
     step.require_no_table(replace(run, budget=Budget(macs=1), table_folder=None))
+
+
+def test_a_space_that_runs_dry_ends_the_search_with_what_it_found(
+    config: SearchConfig, go: Go, tmp_path: Path
+) -> None:
+    tiny = replace(config, space=replace(config.space, depth=(8, 8), stages=(4, 4)))
+    frozen = serial(tiny, max_sample=20, expand_prob=1.0, add_stage_prob=0.0)
+    trials = go(frozen, "run", MadeUp(tmp_path / "run" / "trials", 0))
+    assert [trial.status for trial in trials] == ["ok"]
+    assert (tmp_path / "run" / "pareto_front.csv").exists()
