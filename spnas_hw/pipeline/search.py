@@ -18,7 +18,6 @@ from spnas_hw.search.parallel import ParallelSearcher
 from spnas_hw.search.proposal import Proposal
 from spnas_hw.search.searcher import Searcher
 from spnas_hw.search.serial import SerialSearcher
-from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode
 from spnas_hw.space.morphism import unchanged
 
@@ -143,17 +142,12 @@ def train_baseline(run: Run, progress: TrialProgress) -> Trial:
     winner, iterations = run.winner(), run.config.schedule.iterations
     folder = run.folder / "baseline"
     journal = Journal(folder / JOURNAL, {"baseline_of": first.code})
-    start = folder / "0000"
-    if not start.exists():
-        partial = folder / "0000.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(run.folder / "trials" / f"{first.trial_id:04d}", partial)
-        partial.rename(start)
+    copy_trial(run.folder / "trials" / f"{first.trial_id:04d}", folder / "0000")
     if not journal.trials:
         journal.append(replace(first, trial_id=0))
     done = max(trial.iterations for trial in journal.trials if trial.mean_ap is not None)
     run_search(
-        _Again(decode(first.code)),
+        Same(Proposal(unchanged(decode(first.code)))),
         evaluator(run, folder, progress),
         journal,
         price=run.price,
@@ -169,19 +163,28 @@ def train_baseline(run: Run, progress: TrialProgress) -> Trial:
 
 
 @dataclass(frozen=True)
-class _Again:
-    """A searcher that asks for one network again and again: a longer training."""
+class Same:
+    """A searcher that asks for one thing whenever it is asked: a longer training."""
 
-    architecture: Architecture
+    proposal: Proposal
 
     def ask(self, rng: object) -> Proposal:
-        return Proposal(unchanged(self.architecture))
+        return self.proposal
 
     def tell(self, trial: Trial) -> None:
         """There is nothing to learn."""
 
     def needed(self) -> set[int]:
         return set()
+
+
+def copy_trial(trial: Path, target: Path) -> None:
+    """Copies the folder of a trial, wholly or not at all; one that is there stays."""
+    if not target.exists():
+        partial = target.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(trial, partial)
+        partial.rename(target)
 
 
 def evaluator(run: Run, folder: Path, progress: TrialProgress) -> Evaluator:

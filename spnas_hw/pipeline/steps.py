@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from spnas_hw.errors import InvalidConfig, RunError
@@ -67,14 +66,14 @@ def fully_train(
     about = {"code": code, "from_trial": source and source.trial_id, "iterations": iterations}
     journal = Journal(folder / JOURNAL, {"fully_trained": about, "reignition": training.reignition})
     if source is not None and not journal.trials:
-        _copy(run.folder / "trials" / f"{source.trial_id:04d}", folder / "0000")
+        search.copy_trial(run.folder / "trials" / f"{source.trial_id:04d}", folder / "0000")
         journal.append(replace(source, trial_id=0, parent_id=None, parent_code=None))
     if (done := run.fully_trained()) is not None:
         return done
     schedule = replace(run.config.schedule, iterations=iterations, start_iterations=iterations)
     longer = replace(run, config=replace(run.config, schedule=schedule))
     run_search(
-        _Once(Proposal(unchanged(decode(code)), reignite=training.reignition)),
+        search.Same(Proposal(unchanged(decode(code)), reignite=training.reignition)),
         search.evaluator(longer, folder, progress),
         journal,
         price=run.price,
@@ -87,22 +86,6 @@ def fully_train(
     if journal.trials[-1].mean_ap is None:
         raise RunError(f"the full training failed: {journal.trials[-1].reason}; --resume tries again")
     return journal.trials[-1]
-
-
-@dataclass(frozen=True)
-class _Once:
-    """A searcher that asks for one network."""
-
-    proposal: Proposal
-
-    def ask(self, rng: object) -> Proposal:
-        return self.proposal
-
-    def tell(self, trial: Trial) -> None:
-        """There is nothing to learn."""
-
-    def needed(self) -> set[int]:
-        return set()
 
 
 def best_of(run: Run, path: Path) -> Trial:
@@ -128,11 +111,3 @@ def _chosen(run: Run, training: FullTraining) -> tuple[str, Trial | None]:
         if trial.code == code and trial.mean_ap is not None and weights.exists():
             return code, trial
     return code, None
-
-
-def _copy(trial: Path, target: Path) -> None:
-    if not target.exists():
-        partial = target.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(trial, partial)
-        partial.rename(target)
