@@ -20,7 +20,6 @@ from spnas_hw.pipeline.sp_nas import load_pipeline
 from spnas_hw.run import Run
 from spnas_hw.search.loop import Evaluation
 
-from ..search.trials import trial
 from ..test_corridor import MINIATURE
 from .test_sp_nas import DOCUMENT
 
@@ -185,23 +184,6 @@ def test_a_step_without_what_it_builds_on(home: Path, copied: Run) -> None:
     (copied.folder / "journal.jsonl").write_text(header + "\n")
     with pytest.raises(SpnasError, match="run the parallel step first"):
         trained(copied, trainer_of(home), [])
-
-
-def test_the_best_of_each_phase_keeps_its_weights(tmp_path: Path) -> None:
-    """A parallel candidate starts from the best serial one, which others may have beaten since."""
-    trials = [
-        trial(0, "b4_11-2", 0.1),
-        trial(1, "b4_111-2", 0.3),
-        trial(2, "b4_11-21", 0.2),
-        trial(3, "b4_111-2_1-0", 0.5, phase="parallel"),
-        trial(4, "b4_111-2_0-1", 0.4, phase="parallel"),
-    ]
-    for one in trials:
-        (tmp_path / f"{one.trial_id:04d}").mkdir()
-        (tmp_path / f"{one.trial_id:04d}" / "weights.safetensors").touch()
-    search._remove_unneeded(trials, steps._Once(None), tmp_path)  # type: ignore[arg-type]
-    kept = [path.parent.name for path in sorted(tmp_path.glob("*/weights.safetensors"))]
-    assert kept == ["0000", "0001", "0003"]
 
 
 def test_other_classes_than_those_of_the_data_are_refused(copied: Run) -> None:
