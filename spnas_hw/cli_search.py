@@ -11,7 +11,8 @@ import typer
 
 from spnas_hw import console
 from spnas_hw.errors import InvalidConfig
-from spnas_hw.run import Run, changes_since, find_table
+from spnas_hw.run import JOURNAL, Run, changes_since, find_table
+from spnas_hw.space.codec import decode, encode
 
 search_app = typer.Typer()
 
@@ -37,10 +38,14 @@ def search(
     params: Annotated[float | None, typer.Option(help="Budget of parameters.")] = None,
     depth: Annotated[int | None, typer.Option(help="Most residual blocks.")] = None,
     stages: Annotated[int | None, typer.Option(help="Most stages of the arch code.")] = None,
-    phase: Annotated[PhaseName, typer.Option(help="Serial, or parallel on the serial winner.")] = (
-        PhaseName.serial
-    ),
-    max_sample: Annotated[int | None, typer.Option(min=1, help="Trials of the phase in all.")] = None,
+    phase: Annotated[
+        PhaseName | None, typer.Option(help="One phase only. Default: serial, then parallel on its winner.")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Start from a serial CODE, or from a RUN's best one with its weights."),
+    ] = None,
+    max_sample: Annotated[int | None, typer.Option(min=1, help="Trials of each phase in all.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     baseline: Annotated[
@@ -53,6 +58,7 @@ def search(
     from spnas_hw.cost.constraints import Budget
     from spnas_hw.detection.datasets import prepare
     from spnas_hw.pipeline import search as search_step
+    from spnas_hw.pipeline import start as start_step
 
     limits = (latency_ms, memory_mb, macs, params, depth, stages)
     if all(limit is None for limit in limits):
@@ -61,22 +67,29 @@ def search(
         budget = Budget(*limits)
     except ValueError as error:
         raise InvalidConfig(str(error)) from error
-    loaded = overridden(load_search(config), max_sample=max_sample, phase=phase.value, seed=seed)
+    loaded = load_search(config)
+    phases = start_step.phases_of(loaded, phase and phase.value)
+    source = Path(start) if start is not None and (Path(start) / JOURNAL).exists() else None
+    code = start_step.best_serial(source).code if source is not None else start and encode(decode(start))
+    loaded = overridden(loaded, max_sample=max_sample, seed=seed, start=code, phases=phases)
     folder = table
     if table is None and (latency_ms is not None or gpu is not None):
         folder = find_table(Path("latency_tables"), gpu)
     this = Run(run, loaded, budget, folder and folder.resolve())
     for warning in table_warnings(this):
         console.stderr.print(warning, highlight=False)
-    search_step.check(this, resume)
+    start_step.check(this, resume, phases, this_start=start is not None)
     with console.bar(console.stderr, "rendering scenes") as progress:
         prepare(loaded.dataset, loaded.size, progress)
-    resumable = console.resumable("the same command with --resume")
-    wanted = search_step.trials_wanted(this, phase.value)
-    with resumable, console.trials(console.stderr, wanted) as (bar, show):
-        search_step.search(
-            this, phase=phase.value, resume=resume, progress=bar, on_trial=show, note=console.stderr.print
-        )
+    if source is not None:
+        start_step.adopt(this, source)
+    for each in phases:
+        resumable = console.resumable("the same command with --resume")
+        if len(phases) > 1:
+            console.stderr.print(f"{each} phase:", highlight=False)
+        wanted = search_step.trials_wanted(this, each)
+        with resumable, console.trials(console.stderr, wanted) as (bar, show):
+            search_step.search(this, phase=each, progress=bar, on_trial=show, note=console.stderr.print)
     if baseline:
         resumable = console.resumable("the same command with --resume")
         with resumable, console.trials(console.stderr, None) as (bar, show):
@@ -97,7 +110,7 @@ def run_pipeline(
 ) -> None:
     """Run the steps of a pipeline file (sp_nas.yml): serial search, parallel search, full training."""
     from spnas_hw.detection.datasets import prepare
-    from spnas_hw.pipeline import search as search_step
+    from spnas_hw.pipeline import start as start_step
     from spnas_hw.pipeline import steps
     from spnas_hw.pipeline.sp_nas import load_pipeline
     from spnas_hw.pipeline.sp_nas_run import run_of, without_effect
@@ -106,7 +119,7 @@ def run_pipeline(
     this = run_of(loaded, run or Path("runs") / loaded.file.stem)
     for warning in [*without_effect(loaded), *table_warnings(this)]:
         console.stderr.print(warning, highlight=False)
-    search_step.check(this, resume)
+    start_step.check(this, resume, loaded.phases())
     with console.bar(console.stderr, "rendering scenes") as progress:
         prepare(this.config.dataset, this.config.size, progress)
     steps.begin(this)

@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
@@ -177,16 +178,22 @@ def load_search(name: str) -> SearchConfig:
 
 
 def overridden(
-    config: SearchConfig, *, max_sample: int | None, seed: int | None, phase: Phase = "serial"
+    config: SearchConfig,
+    *,
+    max_sample: int | None,
+    seed: int | None,
+    start: str | None = None,
+    phases: Sequence[Phase] = ("serial",),
 ) -> SearchConfig:
-    """`config` with what the command line gave in its place; None leaves it. `max_sample` is of the phase."""
+    """`config` with what the command line gave in its place; None leaves it. `max_sample` is per phase."""
     root = config.dataset.root.resolve()  # a run is used from other folders, too
     config = replace(config, dataset=replace(config.dataset, root=root))
-    if max_sample is not None and phase == "serial":
+    if max_sample is not None and "serial" in phases:
         config = replace(config, serial=replace(config.serial, max_sample=max_sample))
-    if max_sample is not None and phase == "parallel":
+    if max_sample is not None and "parallel" in phases:
         settings = config.parallel or ParallelSettings(max_sample)
         config = replace(config, parallel=replace(settings, max_sample=max_sample))
+    config = config if start is None else replace(config, start=start)
     return config if seed is None else replace(config, seed=seed)
 
 

@@ -27,6 +27,8 @@ from spnas_hw.space.codec import decode, encode
 
 JOURNAL = "journal.jsonl"
 FULL_TRAINING = "fullytrain"
+WEIGHTS = "weights.safetensors"
+"""In the folder of a trial."""
 BATCH = 1
 DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),

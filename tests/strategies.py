@@ -32,8 +32,8 @@ def architectures(
 
 
 def buildable(
-    parallel: bool = True, base_channels: tuple[int, ...] = (8,)
+    parallel: bool = True, base_channels: tuple[int, ...] = (8,), stages_max: int = 3
 ) -> st.SearchStrategy[Architecture]:
     """Architectures small enough to build: doubling the width at every block would fill any memory."""
-    found = architectures(parallel, stages_max=3, base_channels=base_channels)
+    found = architectures(parallel, stages_max, base_channels)
     return found.filter(lambda architecture: architecture.doublings <= BUILDABLE_DOUBLINGS)

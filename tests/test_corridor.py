@@ -48,6 +48,7 @@ MINIATURE = {
         "roi_samples": 16,
     },
     "serial": {"max_sample": 3, "max_optimal": 2, "num_mutate": 1, "expand_prob": 0.7, "add_stage_prob": 0.0},
+    "parallel": {"max_sample": 2},
     "headroom": 0.05,
     "seed": 0,
 }
@@ -86,7 +87,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def searched(home: Path) -> Path:
-    """The folder after a search of two candidates that was resumed for a third, with its baseline."""
+    """The folder after a search of two candidates a phase that was resumed for a third serial one, with its
+    baseline."""
     search = ("search", "--config", "mini.yml", "--latency-ms", "1000", "--run", "runs/a")
     succeeded(home, *search, "--max-sample", "2")
     assert "already holds a search" in refused(home, *search)
@@ -224,10 +226,8 @@ def test_over_budget_is_said_and_exits_non_zero(searched: Path) -> None:
 
 def test_any_limit_is_a_budget_and_the_phases_follow_each_other(home: Path) -> None:
     """Without a latency there is no table, and MACs take its place in the report."""
-    (home / "both.yml").write_text(yaml.safe_dump({**MINIATURE, "parallel": {"max_sample": 2}}))
-    search = ("search", "--config", "both.yml", "--macs", "1e9", "--depth", "5", "--run", "runs/both")
-    succeeded(home, *search)
-    shown = succeeded(home, *search, "--phase", "parallel", "--resume", "--json").splitlines()[-1]
+    search = ("search", "--config", "mini.yml", "--macs", "1e9", "--depth", "5", "--run", "runs/both")
+    shown = succeeded(home, *search, "--json").splitlines()[-1]
     assert json.loads(shown)["trials"] == 5 and json.loads(shown)["winner"]["code"].startswith("b4_")
     lines = (home / "runs/both/journal.jsonl").read_text().splitlines()
     trials = [json.loads(line) for line in lines[1:]]
@@ -284,3 +284,50 @@ def test_a_corrupt_table_is_one_line(home: Path, tmp_path: Path, damage: str) ->
         )
     line = refused(home, "predict", "b4_11-2", "--config", "mini.yml", "--table", str(table))
     assert "table.csv" in line
+
+
+def test_a_search_starts_from_a_run_or_a_code(searched: Path) -> None:
+    limit = ("search", "--config", "mini.yml", "--latency-ms", "1000", "--max-sample", "1")
+    best = trial_of(searched / "runs/a", phase="serial")
+    succeeded(searched, *limit, "--run", "runs/on", "--phase", "parallel", "--from", "runs/a")
+    adopted, stacked = journal(searched / "runs/on")
+    assert (adopted["code"], adopted["metrics"]) == (best["code"], best["metrics"])
+    assert (stacked["parent_id"], stacked["phase"]) == (0, "parallel")
+    assert stacked["iterations"] == best["iterations"] + 2
+    assert 0 < adopted["latency_ms"] < stacked["latency_ms"]
+    code = ("--run", "runs/code", "--phase", "parallel", "--from", "b4_11-2")
+    succeeded(searched, *limit, *code)  # it is trained first
+    succeeded(searched, *limit[:-1], "2", *code, "--resume")
+    seed, stacked = journal(searched / "runs/code")
+    assert (seed["code"], seed["operator"], stacked["parent_id"]) == ("b4_11-2_0-0", "seed", 0)
+    serial = (*limit[:-1], "2", "--run", "runs/grown", "--phase", "serial", "--from", "runs/a")
+    succeeded(searched, *serial)
+    assert journal(searched / "runs/grown")[1]["parent_id"] == 0
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("b4_11-2_0-1", "has sub-networks already, give the serial network"),
+        ("b4_11-2_0-4", "at position 10: expected a number of branches, 0 to 3"),
+        ("b4_11-2_0", "the parallel part must name 2 stages"),
+        ("b4_11-2_0-1-1", "the parallel part must name 2 stages"),
+        ("b4_11-2_o-1", "expected a number of branches"),
+        ("b4_-2", "a stage needs at least one block"),
+        ("b8_11-2", "cannot start from b8_11-2_0-0: unmeasured workload"),
+        ("nowhere", "it must start with b"),
+    ],
+)
+def test_a_bad_start_is_one_clear_line(home: Path, start: str, message: str) -> None:
+    search = ("search", "--config", "mini.yml", "--latency-ms", "1000", "--phase", "parallel")
+    assert message in refused(home, *search, "--run", "runs/bad", "--from", start)
+    assert not (home / "runs/bad").exists()
+
+
+def journal(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()[1:]]
+
+
+def trial_of(run: Path, phase: str) -> dict[str, Any]:
+    """The best of a phase."""
+    return max((t for t in journal(run) if t["phase"] == phase), key=lambda t: t["metrics"]["mAP"])

@@ -12,7 +12,7 @@ from spnas_hw.config import SearchConfig, load_search
 from spnas_hw.cost.constraints import Budget
 from spnas_hw.errors import InfeasibleBudget, InvalidConfig, RunError
 from spnas_hw.pipeline.report import report
-from spnas_hw.pipeline.search import check
+from spnas_hw.pipeline.start import check
 from spnas_hw.run import JOURNAL, Run, changes_since, find_table
 from spnas_hw.search.journal import Journal
 from spnas_hw.space.codec import decode, encode
@@ -69,19 +69,19 @@ def test_unmeasured_networks_are_no_candidates(make) -> None:
 def test_an_impossible_budget_is_refused_before_anything_is_written(make) -> None:
     run = make(latency_ms=0.01)
     with pytest.raises(InfeasibleBudget, match="smallest reachable"):
-        check(run, resume=False)
+        check(run, False, ["serial"])
     assert not run.folder.exists()
 
 
 def test_a_folder_that_holds_a_search_is_not_taken(make) -> None:
     run = make(latency_ms=100)
-    check(run, resume=False)
+    check(run, False, ["serial"])
     with pytest.raises(RunError, match="no search to resume"):
-        check(run, resume=True)
+        check(run, True, ["serial"])
     Journal(run.folder / JOURNAL, run.header())
-    check(run, resume=True)
+    check(run, True, ["serial"])
     with pytest.raises(RunError, match="--resume"):
-        check(run, resume=False)
+        check(run, False, ["serial"])
 
 
 def test_a_run_is_opened_as_it_was(make, config) -> None:
@@ -89,7 +89,8 @@ def test_a_run_is_opened_as_it_was(make, config) -> None:
     Journal(run.folder / JOURNAL, run.header())
     opened = Run.open(run.folder)
     assert (opened.budget, opened.table_folder) == (run.budget, run.table_folder)
-    assert replace(opened.config, serial=config.serial) == config
+    same_counts = replace(opened.config, serial=config.serial, parallel=config.parallel)
+    assert same_counts == config
     assert opened.header() == run.header() == json.loads(json.dumps(run.header()))
 
 

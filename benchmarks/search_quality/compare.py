@@ -1,4 +1,4 @@
-"""Our search against others on a space of which every architecture was trained: table.csv.
+"""Our search against others on a space of which every architecture was trained: serial.csv or parallel.csv.
 
 Each strategy may train the same number of candidates within the same MACs budget, from the same start
 network, with the same seeds. Results go to benchmarks/results/.
@@ -9,25 +9,25 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pandas
 import typer
 from matplotlib.figure import Figure
+from parallel_strategies import parallel_phase
 from replay import Table, read_table, replay
 from rich.console import Console
 from rich.table import Table as RichTable
 from scipy.stats import spearmanr
-from strategies import Ancestor, Nsga2, RandomSearch, RegularisedEvolution
-from tabular import TABLE, configuration
+from serial_strategies import serial_phase
+from strategies import Nsga2, RandomSearch, RegularisedEvolution
+from tabular import Tabular
 
-from spnas_hw.config import SearchConfig
+from spnas_hw.search.journal import Phase
 from spnas_hw.search.searcher import Searcher
-from spnas_hw.search.serial import SerialSearcher
 from spnas_hw.space.codec import decode, encode
 
 Array: TypeAlias = npt.NDArray[np.float64]
@@ -35,6 +35,8 @@ Point: TypeAlias = tuple[float, float]
 RESULTS = Path(__file__).parent.parent / "results"
 OURS, PLAIN = "ours", "ours without surrogate"
 CANDIDATES = 32
+SAMPLES: dict[Phase, int] = {"serial": 40, "parallel": 30}
+RESULT: dict[Phase, str] = {"serial": "search_quality", "parallel": "search_quality_parallel"}
 CHECKPOINTS = (10, 20, 40)
 WINS_TARGET = 0.8
 RESAMPLES = 2000
@@ -42,18 +44,28 @@ REPORT_WIDTH = 130
 
 
 def main(
+    phase: Annotated[str, typer.Option(help="Which benchmark, serial or parallel.")] = "serial",
     seeds: Annotated[int, typer.Option(min=2, help="Searches of every strategy.")] = 50,
-    samples: Annotated[int, typer.Option(min=2, help="Candidates each trains, the start among them.")] = 40,
-    table: Annotated[Path, typer.Option(exists=True, help="As train_table.py collects it.")] = TABLE,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=2, help="Candidates each trains, the start among them; default: 40, parallel 30."),
+    ] = None,
+    table: Annotated[Path | None, typer.Option(help="Default: what train_table.py collected.")] = None,
     results: Annotated[Path, typer.Option(help="Where the results go.")] = RESULTS,
 ) -> None:
-    config = configuration()
-    known, by_seed = read_table(table)
+    if phase not in get_args(Phase):
+        raise typer.BadParameter(f"{phase!r} is neither serial nor parallel")
+    tabular = Tabular(phase)
+    config, table = tabular.configuration(), table or tabular.table
+    if not table.exists():
+        raise typer.BadParameter(f"there is no {table}: train_table.py --phase {phase} makes it")
+    samples = samples or SAMPLES[phase]
+    known, by_seed = read_table(tabular, table)
     if encode(decode(config.start)) not in known.mean_ap:
         raise typer.BadParameter(f"{table} does not hold the start network {config.start}")
     curves: dict[str, Array] = {}
     strategies: dict[str, Any] = {}
-    for name, make in makers(config, known).items():
+    for name, make in makers(known).items():
         begin = time.perf_counter()
         searches = [replay(make(), known, samples, seed) for seed in range(seeds)]
         seconds = time.perf_counter() - begin
@@ -78,6 +90,7 @@ def main(
         if rival != PLAIN
     }
     document = {
+        "phase": phase,
         "architectures": len(known.codes),
         "budget_macs": known.budget,
         "best_mAP": known.best,
@@ -92,25 +105,22 @@ def main(
     }
     report(document)
     results.mkdir(parents=True, exist_ok=True)
-    (results / "search_quality.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    draw(curves, known.best, results / "search_quality.png")
+    (results / f"{RESULT[phase]}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    draw(curves, known.best, results / f"{RESULT[phase]}.png")
 
 
-def makers(config: SearchConfig, table: Table) -> dict[str, Callable[[], Searcher]]:
+def makers(table: Table) -> dict[str, Callable[[], Searcher]]:
     """Every strategy by name, as a function that makes a fresh one."""
+    config = table.tabular.configuration()
     start, codes = decode(config.start), table.codes
-
-    def ours(candidates: int) -> Searcher:
-        settings = replace(config.serial, candidates=candidates)
-        return SerialSearcher(start, config.space, settings, table.objections)
-
+    of = {"serial": serial_phase, "parallel": parallel_phase}[table.tabular.phase](config, table)
     return {
-        OURS: lambda: ours(CANDIDATES),
-        PLAIN: lambda: ours(1),
+        OURS: lambda: of.ours(CANDIDATES),
+        PLAIN: lambda: of.ours(1),
         "random": lambda: RandomSearch(start, codes),
-        "ancestor": lambda: Ancestor(start, codes, config.space.stages[1]),
-        "regularised evolution": lambda: RegularisedEvolution(start, codes),
-        "NSGA-II": lambda: Nsga2(start, codes),
+        "ancestor": of.ancestor,
+        "regularised evolution": lambda: RegularisedEvolution(start, codes, of.mutate),
+        "NSGA-II": lambda: Nsga2(start, codes, of.genome),
     }
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas
-from tabular import TABLE, configuration
+from tabular import Tabular
 
 from spnas_hw.cost.pricer import Pricer
 from spnas_hw.errors import SpaceExhausted
@@ -30,12 +30,18 @@ from spnas_hw.space.codec import encode
 class Table:
     """mAP as a fraction of 1 and MACs of every architecture within the budget, by code."""
 
+    tabular: Tabular
     mean_ap: dict[str, float]
     macs: dict[str, int]
 
     @cached_property
     def codes(self) -> tuple[str, ...]:
         return tuple(self.mean_ap)
+
+    @cached_property
+    def price(self) -> Pricer:
+        config = self.tabular.configuration()
+        return Pricer(config.detector, config.size, None)
 
     @property
     def best(self) -> float:
@@ -50,13 +56,13 @@ class Table:
         return () if encode(architecture) in self.mean_ap else ("budget or space exceeded",)
 
 
-def read_table(path: Path = TABLE) -> tuple[Table, pandas.DataFrame]:
-    """The table, whose values are those of seed 0, and the mAP of all seeds, [architecture, seed]."""
+def read_table(tabular: Tabular, path: Path) -> tuple[Table, pandas.DataFrame]:
+    """What `path` holds: the table, of seed 0, and the mAP of all seeds, [architecture, seed]."""
     rows = pandas.read_csv(path)
     first = rows[rows.seed == 0]
     mean_ap = dict(zip(first.arch, first.mAP, strict=True))
     macs = {code: int(value) for code, value in zip(first.arch, first.macs, strict=True)}
-    return Table(mean_ap, macs), rows.pivot(index="arch", columns="seed", values="mAP")
+    return Table(tabular, mean_ap, macs), rows.pivot(index="arch", columns="seed", values="mAP")
 
 
 class InMemory(Journal):
@@ -76,7 +82,6 @@ def replay(searcher: Searcher, table: Table, samples: int, seed: int) -> list[Tr
         ValueError: it asked for an architecture outside the table, or for one again.
     """
     journal = InMemory()
-    config = configuration()
 
     def evaluate(proposal: Proposal, trial_id: int, parent_id: int | None) -> Evaluation:
         code = encode(proposal.child)
@@ -87,7 +92,14 @@ def replay(searcher: Searcher, table: Table, samples: int, seed: int) -> list[Tr
         # All trainings of the table began anew and were equally long: nothing adds up along a family.
         return Evaluation({"mAP": table.mean_ap[code]}, 1 if parent_id is None else 0)
 
-    price = Pricer(config.detector, config.size, None)
     with suppress(SpaceExhausted):  # what it has found until then stands
-        run(searcher, evaluate, journal, price=price, max_sample=samples, seed=seed)
+        run(
+            searcher,
+            evaluate,
+            journal,
+            price=table.price,
+            max_sample=samples,
+            seed=seed,
+            phase=table.tabular.phase,
+        )
     return journal.trials

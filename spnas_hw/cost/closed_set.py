@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from types import MappingProxyType
@@ -16,7 +17,7 @@ from spnas_hw.space.search_space import SearchSpace
 
 @lru_cache(maxsize=16)
 def closed_set(space: SearchSpace, detector: Detector, size: Size) -> Mapping[str, Workload]:
-    """Key -> workload of every serial architecture of the space."""
+    """Key -> workload of every architecture of the space, with and without sub-networks."""
     found: dict[str, Workload] = {}
     for architecture in representatives(space):
         found.update({load.key: load for load in workloads(architecture, detector, size)})
@@ -24,57 +25,68 @@ def closed_set(space: SearchSpace, detector: Detector, size: Size) -> Mapping[st
 
 
 def representatives(space: SearchSpace) -> tuple[Architecture, ...]:
-    """A few architectures of the space that together contain each block in each place it can stand.
+    """A few architectures that together contain each block and each connection in each place it can stand.
 
     What decides a block's cost is its stage, the doublings before it, whether it doubles, and whether it
-    opens the stage. For each such place that the space allows there is a smallest architecture; those
-    that add no new place are left out.
+    opens the stage; a connection's, its stage and the doublings before and in it. For each such place that
+    the space allows there is a smallest serial architecture; those that add no new place are left out. All
+    have one sub-network at every stage.
     """
     chosen: list[Architecture] = []
     seen: set[tuple[object, ...]] = set()
-    places = product(range(space.stages[1]), range(space.doublings[1] + 1), (False, True), (False, True))
     candidates = [
         architecture
-        for block, place in product(space.blocks, sorted(places, reverse=True))
-        for architecture in _smallest_with(space, block, *place)
+        for block, (index, before, row) in product(space.blocks, _rows(space))
+        for architecture in _smallest_with(space, block, index, before, row)
     ]
     for architecture in candidates:
         new = set(_places(architecture)) - seen
         if new:
             seen |= new
             chosen.append(architecture)
-    return tuple(chosen)
+    return tuple(replace(one, stages=tuple(Stage(s.doubles, 1) for s in one.stages)) for one in chosen)
+
+
+def _rows(space: SearchSpace) -> Iterator[tuple[int, int, tuple[bool, ...]]]:
+    """For each place (its stage, doublings before the stage, the blocks of the stage)."""
+    most = space.doublings[1]
+    places = product(range(space.stages[1]), range(most + 1), (False, True), (False, True))
+    for index, doublings, double, opens in sorted(places, reverse=True):
+        inside = 0 if opens else doublings if index == 0 else min(1, doublings)
+        first = () if opens else (True,) * inside or (False,)
+        yield index, doublings - inside, (*first, double)
+    for index, before, inside in product(range(space.stages[1]), range(most + 1), range(most + 1)):
+        yield index, before, (True,) * inside or (False,)
 
 
 def _places(architecture: Architecture) -> Iterator[tuple[object, ...]]:
     doublings = 0
     for index, stage in enumerate(architecture.stages):
+        before = doublings
         for position, double in enumerate(stage.doubles):
             yield architecture.block, index, doublings, double, position == 0
             doublings += double
-        yield architecture.block, "output", index, doublings
+        yield architecture.block, "connection", index, before, doublings
     yield "stages", len(architecture.stages)
 
 
 def _smallest_with(
-    space: SearchSpace, block: Block, index: int, doublings: int, double: bool, opens: bool
+    space: SearchSpace, block: Block, index: int, before: int, row: tuple[bool, ...]
 ) -> Iterator[Architecture]:
-    """For each number of stages the architecture of fewest blocks with that place, if the space has it."""
-    if index == 0 and opens and doublings:
+    """For each number of stages the architecture of fewest blocks that has the stage `row` at `index` after
+    so many doublings, if the space has it."""
+    if index == 0 and before:
         return
     for stages in range(max(space.stages[0], index + 1), space.stages[1] + 1):
         rows: list[list[bool]] = [[False] for _ in range(stages)]
-        # Doublings before the place: one in each block that is there anyway, the rest in the first stage.
-        carriers = range(index if opens else index + 1)[:doublings]
+        rows[index] = list(row)
+        # Doublings before the stage: one in each block that is there anyway, the rest in the first stage.
+        carriers = range(index)[:before]
         for stage in carriers:
             rows[stage][0] = True
-        rows[0] += [True] * (doublings - len(carriers))
-        if opens:
-            rows[index][0] = double
-        else:
-            rows[index].append(double)
+        rows[0] += [True] * (before - len(carriers))
         # Doublings and blocks that the space still asks for, after the place.
-        missing = space.doublings[0] - doublings - double
+        missing = space.doublings[0] - before - sum(row)
         for stage in range(index + 1, stages):
             if missing > 0:
                 rows[stage][0] = True

@@ -19,7 +19,7 @@ from spnas_hw.cost.closed_set import closed_set
 from spnas_hw.cost.composition import head_workloads
 from spnas_hw.cost.constraints import Budget
 from spnas_hw.cost.pricer import Pricer
-from spnas_hw.cost.workload import Lateral, Overhead, ResidualBlock, Size, Stem, Workload, halved
+from spnas_hw.cost.workload import Connection, Lateral, Overhead, ResidualBlock, Size, Stem, Workload, halved
 from spnas_hw.errors import InfeasibleBudget, MissingWorkload
 from spnas_hw.space.architecture import Architecture, Block, Stage
 from spnas_hw.space.codec import encode
@@ -87,8 +87,9 @@ def find_feasible(
             continue
         low = smallest(space, _measured(additive, table), detector, size)
         if math.isinf(low.value):
-            known = table or {}
-            raise MissingWorkload(key for key in closed_set(space, detector, size) if key not in known)
+            loads = closed_set(space, detector, size)
+            serial = [key for key, load in loads.items() if not isinstance(load, Connection)]
+            raise MissingWorkload(key for key in serial if key not in (table or {}))
         cost, limit = price(low.architecture), getattr(limits, name)
         if not limits.violations(cost):
             return low.architecture

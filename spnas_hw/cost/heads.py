@@ -91,7 +91,7 @@ class DenseHead:
 
 @dataclass(frozen=True)
 class RoiHead:
-    """RoIAlign over the stage levels and the two-layer box head."""
+    """RoIAlign over the stage levels and the two-layer box head, as often as the detector has box stages."""
 
     pyramid: Pyramid
 
@@ -99,30 +99,32 @@ class RoiHead:
     def key(self) -> str:
         d = self.pyramid.detector
         roi = f"{d.proposals}p{d.roi_size}s{d.roi_sampling_ratio}"
-        return f"roi_head-{self.pyramid.name}-{roi}-{d.roi_channels}-{len(d.classes)}c"
+        return f"roi_head-{self.pyramid.name}-{roi}-{d.roi_channels}-{len(d.classes)}c{_type_text(d)}"
 
     @property
     def _layers(self) -> tuple[tuple[int, int], ...]:
         d = self.pyramid.detector
-        classes = len(d.classes)
         return (
             (d.neck_channels * d.roi_size**2, d.roi_channels),
             (d.roi_channels, d.roi_channels),
-            (d.roi_channels, classes + 1 + 4 * classes),
+            (d.roi_channels, len(d.classes) + 1 + d.box_deltas),
         )
 
     @property
     def macs(self) -> int:
-        return self.pyramid.detector.proposals * sum(i * o for i, o in self._layers)
+        d = self.pyramid.detector
+        return len(d.box_stages) * d.proposals * sum(i * o for i, o in self._layers)
 
     @property
     def params(self) -> int:
-        return sum(biased_params(i, o) for i, o in self._layers)
+        return len(self.pyramid.detector.box_stages) * sum(biased_params(i, o) for i, o in self._layers)
 
     @property
     def peak_elements(self) -> int:
         d = self.pyramid.detector
-        return self.pyramid.elements + d.proposals * max(i + o for i, o in self._layers)
+        # A later box stage has its own boxes, and the logits so far wait for its own.
+        held = 4 + len(d.classes) + 1 if len(d.box_stages) > 1 else 0
+        return self.pyramid.elements + d.proposals * (held + max(i + o for i, o in self._layers))
 
 
 @dataclass(frozen=True)
@@ -137,10 +139,15 @@ class Postprocess:
     def key(self) -> str:
         d = self.pyramid.detector
         counts = f"{d.proposals}p-{len(d.classes)}c-{d.nms_candidates}-{d.detections}"
-        return f"postprocess-{counts}-{size_text(self.pyramid.size)}"
+        return f"postprocess-{counts}-{size_text(self.pyramid.size)}{_type_text(d)}"
 
     @property
     def peak_elements(self) -> int:
         d = self.pyramid.detector
         candidates = min(d.nms_candidates, d.proposals * len(d.classes))
         return 2 * candidates**2 + 5 * d.proposals * (len(d.classes) + 1)
+
+
+def _type_text(detector: Detector) -> str:
+    """Ends the keys of other detectors than a Faster R-CNN, which came first."""
+    return "" if detector.type == "faster_rcnn" else f"-{detector.type}"

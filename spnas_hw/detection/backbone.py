@@ -21,10 +21,28 @@ from torch import Tensor, nn
 from spnas_hw.space.architecture import Architecture, Residual
 from spnas_hw.space.codec import decode
 
+OUTER_GAMMA = 0.1
+"""Of new connections between sub-networks: small, so that what they feed stays nearly what it was."""
+
 
 def _conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+
+
+class Connection(nn.Sequential):
+    """From the output of a sub-network to what the next one in reads: 1x1 convolution, normalisation, nearest
+    resizing, addition."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(*_conv_norm(in_channels, out_channels, 1))
+
+    def forward(self, x: Tensor, entry: Tensor) -> Tensor:
+        """[N, in, h, w], [N, out, H, W] -> [N, out, H, W]."""
+        added = super().forward(x)
+        if added.shape != entry.shape:
+            added = F.interpolate(added, size=entry.shape[-2:], mode="nearest")
+        return entry + added
 
 
 def _block(architecture: Architecture, residual: Residual) -> nn.Module:
@@ -78,12 +96,14 @@ class SPNet(BaseModule):
         self._build_stem()
         for index, stage in enumerate(architecture.stages):
             self.add_module(f"layer{index + 1}", self._build_stage(index))
-            for branch in range(stage.branches if stage.own_weights else min(1, stage.branches)):
-                residuals = architecture.stage_residuals(index)
-                connection = _conv_norm(residuals[-1].out_channels, residuals[0].in_channels, 1)
-                self.add_module(f"connection{index + 1}_{branch}", connection)
-                if stage.own_weights:
-                    self.add_module(f"branch{index + 1}_{branch}", self._build_stage(index))
+            residuals = architecture.stage_residuals(index)
+            ends = residuals[-1].out_channels, residuals[0].in_channels
+            if stage.branches and not stage.own_weights:
+                self.add_module(f"connection{index + 1}", Connection(*ends))
+                continue
+            for branch in range(stage.branches):
+                self.add_module(f"branch{index + 1}_{branch}", self._build_stage(index))
+                self.add_module(f"connection{index + 1}_{branch}", Connection(*ends))
         self._freeze()
 
     def _build_stem(self) -> None:
@@ -111,27 +131,35 @@ class SPNet(BaseModule):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         x = self.run_stem(image)
-        outputs, kept = [], []
+        outputs: list[Tensor] = []
+        kept: list[Tensor] = []  # outputs of the sub-networks of the stage before
         for index, stage in enumerate(self.architecture.stages):
-            layer = getattr(self, f"layer{index + 1}")
-            branch_outputs: list[Tensor] = []
-            added: Tensor | None = None
+            # What the main branch and each sub-network read, before the one outside adds its own.
+            entries = [x, *(kept[min(i, len(kept) - 1)] if kept else x for i in range(stage.branches))]
+            entry, kept = entries[-1], []
             for branch in reversed(range(stage.branches)):
-                entry = kept[min(branch, len(kept) - 1)] if kept else x
-                suffix = f"{index + 1}_{branch if stage.own_weights else 0}"
-                sub_network = getattr(self, f"branch{suffix}") if stage.own_weights else layer
-                output = sub_network(entry if added is None else entry + added)
-                branch_outputs.insert(0, output)
-                connected = getattr(self, f"connection{suffix}")(output)
-                added = F.interpolate(connected, size=x.shape[-2:], mode="nearest")
-            x = layer(x if added is None else x + added)
-            kept = branch_outputs
+                sub_network, connection = self._branch(index, branch)
+                output = sub_network(entry)
+                kept.insert(0, output)
+                entry = connection(output, entries[branch])
+            x = getattr(self, f"layer{index + 1}")(entry)
             outputs.append(x)
         return tuple(outputs[index] for index in self.out_indices)
 
+    def _branch(self, index: int, branch: int) -> tuple[nn.Module, nn.Module]:
+        """The sub-network and the connection of a branch of stage `index`."""
+        if self.architecture.stages[index].own_weights:
+            suffix = f"{index + 1}_{branch}"
+            return getattr(self, f"branch{suffix}"), getattr(self, f"connection{suffix}")
+        return getattr(self, f"layer{index + 1}"), getattr(self, f"connection{index + 1}")
+
     def init_weights(self) -> None:
-        """Kaiming convolutions; the last normalisation of every block (`zero_init_residual`) and connection
-        starts at gamma = 0, so that a block is the identity at birth and still learns from the first step."""
+        """Kaiming convolutions; the last normalisation of every block (`zero_init_residual`) starts at
+        gamma = 0, so that a block is the identity at birth and still learns from the first step.
+
+        Nor does anything of the sub-networks reach the main branch at birth: the connection into it starts at
+        gamma = 0. Connections between sub-networks do not, so that all of them learn from the second step.
+        """
         super().init_weights()
         if self.init_cfg is not None:
             return
@@ -140,13 +168,14 @@ class SPNet(BaseModule):
                 kaiming_init(module)
             elif isinstance(module, _BatchNorm):
                 constant_init(module, 1)
-        for name, module in self.named_modules():
+        for module in self.modules():
             if isinstance(module, BasicBlock) and self.zero_init_residual:
                 constant_init(module.norm2, 0)
             elif isinstance(module, Bottleneck | ResNeXtBottleneck) and self.zero_init_residual:
                 constant_init(module.norm3, 0)
-            elif name.startswith("connection") and isinstance(module, nn.BatchNorm2d):
-                constant_init(module, 0)
+        for index, stage in enumerate(self.architecture.stages):
+            for branch in reversed(range(stage.branches)):
+                constant_init(self._branch(index, branch)[1][1], OUTER_GAMMA if branch else 0)
 
     def train(self, mode: bool = True) -> SPNet:
         super().train(mode)

@@ -1,4 +1,4 @@
-"""Architecture + Detector -> the mmdet configuration of a Faster R-CNN."""
+"""Architecture + Detector -> the mmdet configuration of the whole."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from torch import nn
 import spnas_hw.detection.framework  # noqa: F401  fills the registries
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import encode
-from spnas_hw.space.detector import Detector
+from spnas_hw.space.detector import BoxStage, Detector
 
 # ImageNet statistics, RGB in 0..255: what torchvision's and mmdet's pretrained backbones expect.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 PROPOSAL_DELTA_STDS = (1.0, 1.0, 1.0, 1.0)
-BOX_DELTA_STDS = (0.1, 0.1, 0.2, 0.2)
+
+_MODELS = {"faster_rcnn": "FasterRCNN", "cascade_rcnn": "CascadeRCNN"}
 
 
-def faster_rcnn(
+def model_config(
     architecture: Architecture,
     detector: Detector,
     *,
@@ -31,12 +32,13 @@ def faster_rcnn(
     """The `model` part of an mmdet configuration.
 
     Neck channels, anchor strides and RoI strides follow from the architecture. Ignore regions count:
-    samples inside one are neither positive nor negative (`ignore_iof_thr`).
+    samples inside one are neither positive nor negative (`ignore_iof_thr`). The RPN and its proposals are
+    those of mmdet's `faster-rcnn_r50_fpn` in both types, the RoI heads those of each type's own file.
     """
     features = architecture.features()
     stages = len(features)
     return {
-        "type": "FasterRCNN",
+        "type": _MODELS[detector.type],
         "data_preprocessor": {
             "type": "DetDataPreprocessor",
             "mean": PIXEL_MEAN,
@@ -84,7 +86,7 @@ def faster_rcnn(
 
 def build_model(architecture: Architecture, detector: Detector) -> nn.Module:
     """The detector as a module in eval mode, its weights as constructed."""
-    return MODELS.build(ConfigDict(faster_rcnn(architecture, detector))).eval()
+    return MODELS.build(ConfigDict(model_config(architecture, detector))).eval()
 
 
 def _coder(stds: tuple[float, ...]) -> dict[str, Any]:
@@ -92,30 +94,42 @@ def _coder(stds: tuple[float, ...]) -> dict[str, Any]:
 
 
 def _roi_head(detector: Detector, strides: list[int]) -> dict[str, Any]:
+    extractor = {
+        "type": "SingleRoIExtractor",
+        "roi_layer": {
+            "type": "RoIAlign",
+            "output_size": detector.roi_size,
+            "sampling_ratio": detector.roi_sampling_ratio,
+        },
+        "out_channels": detector.neck_channels,
+        "featmap_strides": strides,
+        "finest_scale": detector.finest_scale,
+    }
+    heads = [_box_head(detector, stage) for stage in detector.box_stages]
+    if detector.type == "faster_rcnn":
+        return {"type": "StandardRoIHead", "bbox_roi_extractor": extractor, "bbox_head": heads[0]}
     return {
-        "type": "StandardRoIHead",
-        "bbox_roi_extractor": {
-            "type": "SingleRoIExtractor",
-            "roi_layer": {
-                "type": "RoIAlign",
-                "output_size": detector.roi_size,
-                "sampling_ratio": detector.roi_sampling_ratio,
-            },
-            "out_channels": detector.neck_channels,
-            "featmap_strides": strides,
-            "finest_scale": detector.finest_scale,
-        },
-        "bbox_head": {
-            "type": "Shared2FCBBoxHead",
-            "in_channels": detector.neck_channels,
-            "fc_out_channels": detector.roi_channels,
-            "roi_feat_size": detector.roi_size,
-            "num_classes": len(detector.classes),
-            "bbox_coder": _coder(BOX_DELTA_STDS),
-            "reg_class_agnostic": False,
-            "loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": 1.0},
-            "loss_bbox": {"type": "L1Loss", "loss_weight": 1.0},
-        },
+        "type": "CascadeRoIHead",
+        "num_stages": len(heads),
+        "stage_loss_weights": [stage.loss_weight for stage in detector.box_stages],
+        "bbox_roi_extractor": extractor,
+        "bbox_head": heads,
+    }
+
+
+def _box_head(detector: Detector, stage: BoxStage) -> dict[str, Any]:
+    l1 = {"type": "L1Loss", "loss_weight": 1.0}
+    smooth_l1 = {"type": "SmoothL1Loss", "beta": 1.0, "loss_weight": 1.0}
+    return {
+        "type": "Shared2FCBBoxHead",
+        "in_channels": detector.neck_channels,
+        "fc_out_channels": detector.roi_channels,
+        "roi_feat_size": detector.roi_size,
+        "num_classes": len(detector.classes),
+        "bbox_coder": _coder(stage.delta_stds),
+        "reg_class_agnostic": detector.class_agnostic,
+        "loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": 1.0},
+        "loss_bbox": l1 if detector.type == "faster_rcnn" else smooth_l1,
     }
 
 
@@ -150,6 +164,15 @@ def _proposal_cfg(detector: Detector, per_level: int, proposals: int) -> dict[st
 
 
 def _train_cfg(detector: Detector, rpn_samples: int, roi_samples: int) -> dict[str, Any]:
+    box_stages = [
+        {
+            "assigner": _assigner(stage.iou, stage.iou, stage.iou, False),
+            "sampler": _sampler(roi_samples, 0.25, True),
+            "pos_weight": -1,
+            "debug": False,
+        }
+        for stage in detector.box_stages
+    ]
     return {
         "rpn": {
             "assigner": _assigner(0.7, 0.3, 0.3, True),
@@ -160,10 +183,5 @@ def _train_cfg(detector: Detector, rpn_samples: int, roi_samples: int) -> dict[s
         },
         # mmdet's defaults: twice as many candidates a level in training, as many proposals.
         "rpn_proposal": _proposal_cfg(detector, 2 * detector.proposals_per_level, detector.proposals),
-        "rcnn": {
-            "assigner": _assigner(0.5, 0.5, 0.5, False),
-            "sampler": _sampler(roi_samples, 0.25, True),
-            "pos_weight": -1,
-            "debug": False,
-        },
+        "rcnn": box_stages[0] if detector.type == "faster_rcnn" else box_stages,
     }

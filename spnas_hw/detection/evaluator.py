@@ -16,7 +16,7 @@ import spnas_hw.detection.framework  # noqa: F401  fills the registries
 from spnas_hw.config import Dataset, Reignition, Schedule
 from spnas_hw.cost.workload import Size
 from spnas_hw.detection.datasets import mmdet_dataset
-from spnas_hw.detection.detector import faster_rcnn
+from spnas_hw.detection.detector import model_config
 from spnas_hw.detection.inheritance import inherit
 from spnas_hw.detection.reignition import reignite
 from spnas_hw.detection.runner import running, seed_of
@@ -119,7 +119,7 @@ def _config(
     train_pipeline = [*load, resize, {"type": "RandomFlip", "prob": 0.5}, packed]
     val_pipeline = [load[0], resize, load[1], {**packed, "meta_keys": meta}]
     sampler = {"type": "InfiniteSampler", "shuffle": True}
-    model = faster_rcnn(
+    model = model_config(
         morphism.child,
         training.detector,
         rpn_samples=schedule.rpn_samples,

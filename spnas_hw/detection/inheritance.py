@@ -22,7 +22,7 @@ PROJECTION = ".downsample.0.weight"
 LATERAL = "neck.lateral_convs."
 _BLOCK = re.compile(r"backbone\.(layer|branch)(\d+)(_\d+)?\.(\d+)\.(.*)")
 _PYRAMID = re.compile(r"neck\.fpn_convs\.(\d+)\.(.*)")
-_CONNECTION = re.compile(r"backbone\.connection(\d+)_(\d+)\..*")
+_GAMMA = re.compile(r"backbone\.connection(\d+)(?:_(\d+))?\.1\.weight")
 
 
 def inherit(
@@ -39,26 +39,32 @@ def inherit(
     for key, fresh in fresh_state.items():
         origin = _origin(key, morphism)
         inherited = None if origin is None else parent_state.get(origin)
-        if inherited is None and origin is not None and origin.startswith("backbone.branch"):
-            # A branch that owns its weights starts from those of its stage.
+        if inherited is None and origin is not None and _BLOCK.fullmatch(origin):
+            # A sub-network that owns its weights starts from those of its stage.
             inherited = parent_state.get(re.sub(r"branch(\d+)_\d+", r"layer\1", origin))
         if inherited is not None:
             state[key] = _fitted(inherited, fresh)
         elif key.endswith(PROJECTION):
             state[key] = _identity(fresh)
         else:
-            state[key] = torch.zeros_like(fresh) if key.startswith(LATERAL) else fresh.clone()
+            closed = key.startswith(LATERAL) or _first_new_connection(key, morphism)
+            state[key] = torch.zeros_like(fresh) if closed else fresh.clone()
     return state
+
+
+def _first_new_connection(key: str, morphism: Morphism) -> bool:
+    """Whether this is the gamma through which a stage's new sub-networks reach what was there."""
+    match = _GAMMA.fullmatch(key)
+    if match is None:
+        return False
+    stage = int(match[1]) - 1
+    old, new = morphism.parent.stages[stage : stage + 1], morphism.child.stages[stage]
+    before = old[0].branches if old and old[0].own_weights == new.own_weights else 0
+    return int(match[2] or 0) == before
 
 
 def _origin(key: str, morphism: Morphism) -> str | None:
     """The name of the parent tensor that `key` of the child starts from, if any."""
-    connection = _CONNECTION.fullmatch(key)
-    if connection is not None:
-        # A connection that is new must start at zero.
-        stage, branch = int(connection[1]) - 1, int(connection[2])
-        stages = morphism.parent.stages
-        return key if stage < len(stages) and branch < stages[stage].branches else None
     level = _PYRAMID.fullmatch(key)
     if level is not None:  # a new level starts like the coarsest there was
         return f"neck.fpn_convs.{min(int(level[1]), len(morphism.parent.stages) - 1)}.{level[2]}"

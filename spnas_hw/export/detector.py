@@ -7,18 +7,21 @@ convolutions are the trained modules themselves, what lies between them (proposa
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import onnx
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from spnas_hw.cost.workload import Size, halved
 from spnas_hw.errors import ExportError
-from spnas_hw.export.postprocess import detections, proposals
+from spnas_hw.export.postprocess import decode_boxes, detections, proposals
 from spnas_hw.export.roi_align import multilevel_roi_align
 from spnas_hw.space.detector import Detector
 
@@ -93,19 +96,55 @@ class RoiHead(nn.Module):
         return self.cls(x), self.reg(x)
 
 
+class CascadeRoiHead(nn.Module):
+    """RoI heads in a row: `p_0 .. p_{L-1}`, proposals -> logits [P, C+1], deltas [P, 4], RoIs [P, 4].
+
+    Each head sees the boxes that the one before it refined; the last one's deltas and RoIs are returned. As
+    in mmdet, the logits are averaged over the heads, not their probabilities.
+    """
+
+    def __init__(self, bbox_heads: Iterable[nn.Module], detector: Detector, size: Size) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(RoiHead(head, detector) for head in bbox_heads)
+        self.detector, self.size = detector, size
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        *features, rois = inputs
+        summed, deltas = self.heads[0](*features, rois)
+        for head, before in zip(self.heads[1:], self.detector.box_stages[:-1], strict=True):
+            rois = decode_boxes(rois, deltas, before.delta_stds, *self.size)
+            logits, deltas = head(*features, rois)
+            summed = summed + logits
+        return summed / len(self.heads), deltas, rois
+
+
+def roi_head(model: nn.Module, detector: Detector, size: Size) -> RoiHead | CascadeRoiHead:
+    """The RoI head of a detector with mmdet's attribute names."""
+    if detector.type == "faster_rcnn":
+        return RoiHead(model.roi_head.bbox_head, detector)
+    return CascadeRoiHead(model.roi_head.bbox_head, detector, size)
+
+
 class Postprocess(nn.Module):
-    """Box decoding and class-wise NMS: boxes [D, 4], scores [D], labels [D], converged []."""
+    """Box decoding and class-wise NMS: boxes [D, 4], scores [D], labels [D], converged [].
+
+    Its inputs are the proposals and whatever the RoI head returns.
+    """
 
     def __init__(self, detector: Detector, size: Size) -> None:
         super().__init__()
         self.detector, self.size = detector, size
 
-    def forward(self, boxes: Tensor, logits: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, boxes: Tensor, logits: Tensor, deltas: Tensor, rois: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         d = self.detector
         return detections(
             logits,
             deltas,
             boxes,
+            rois,
+            stds=d.box_stages[-1].delta_stds,
             image_height=self.size[0],
             image_width=self.size[1],
             score_threshold=d.score_threshold,
@@ -125,7 +164,7 @@ class ExportableDetector(nn.Module):
         self.lateral_convs = model.neck.lateral_convs
         self.top_down = TopDown(model.neck)
         self.dense_head = DenseHead(model.rpn_head, detector, size, len(self.lateral_convs) + 1)
-        self.roi_head = RoiHead(model.roi_head.bbox_head, detector)
+        self.roi_head = roi_head(model, detector, size)
         self.postprocess = Postprocess(detector, size)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -133,8 +172,7 @@ class ExportableDetector(nn.Module):
         laterals = [conv(x) for conv, x in zip(self.lateral_convs, features, strict=True)]
         levels = self.top_down(*laterals)
         boxes, proposals_converged = self.dense_head(*levels)
-        logits, deltas = self.roi_head(*levels[:-1], boxes)
-        final, scores, labels, converged = self.postprocess(boxes, logits, deltas)
+        final, scores, labels, converged = self.postprocess(boxes, *self.roi_head(*levels[:-1], boxes))
         return final, scores, labels, converged & proposals_converged
 
 
@@ -144,9 +182,23 @@ def detector_onnx(model: nn.Module, detector: Detector, size: Size) -> onnx.Mode
     Raises:
         ExportError: torch could not export it, or the result breaks ONNX's rules.
     """
-    whole = ExportableDetector(model, detector, size).eval()
+    whole = ExportableDetector(folded(model), detector, size).eval()
     image = torch.zeros(1, 3, *size)
     return onnx_from_module(whole, {"image": image}, OUTPUTS)
+
+
+def folded(model: nn.Module) -> nn.Module:
+    """A copy in eval mode, each normalisation folded into the convolution before it.
+
+    The exporter folds as well, but not where sub-networks run one convolution several times.
+    """
+    model = copy.deepcopy(model).eval()
+    for module in model.modules():
+        for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
+    return model
 
 
 def onnx_from_module(

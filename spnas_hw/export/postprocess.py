@@ -203,14 +203,15 @@ def detections(
     cls_logits: Tensor,
     bbox_deltas: Tensor,
     proposals: Tensor,
+    rois: Tensor | None = None,
     *,
+    stds: Sequence[float],
     image_height: int,
     image_width: int,
     score_threshold: float = 0.05,
     iou_threshold: float = 0.5,
     max_detections: int = 100,
     nms_candidates: int = 1000,
-    stds: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
     iterations: int = NMS_ITERATIONS,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Final boxes from the outputs of a box head, as mmdet's `BBoxHead` and `multiclass_nms` predict them.
@@ -219,15 +220,17 @@ def detections(
 
     Args:
         cls_logits: [P, C + 1], background last.
-        bbox_deltas: [P, 4 * C].
+        bbox_deltas: [P, 4 * C], or [P, 4] where a RoI has one box whatever its class.
         proposals: [P, 4]; those without area are padding and are dropped.
+        rois: [P, 4], what the deltas move: the proposals (None), or what a cascade made of them. One
+            without area is no padding: it was refined to beyond the border, and mmdet keeps it, too.
+        stds: of the box coder.
         image_height: pixels.
         image_width: pixels.
         score_threshold: pairs of proposal and class at or below it are dropped; not negative.
         iou_threshold: of the class-wise suppression.
         max_detections: D; at most `nms_candidates`.
         nms_candidates: pairs that enter suppression, best first; at most `MAX_TOPK`.
-        stds: of the box coder.
         iterations: see `greedy_keep`.
 
     Returns:
@@ -238,21 +241,24 @@ def detections(
         ValueError: the shapes do not belong together, or a size is out of range.
     """
     rows, classes = cls_logits.shape[0], cls_logits.shape[1] - 1
-    if tuple(bbox_deltas.shape) != (rows, 4 * classes) or tuple(proposals.shape) != (rows, 4):
+    rois = proposals if rois is None else rois
+    class_agnostic = bbox_deltas.shape[1] == 4
+    shapes = [tuple(tensor.shape) for tensor in (bbox_deltas, proposals, rois)]
+    if shapes != [(rows, 4 if class_agnostic else 4 * classes), (rows, 4), (rows, 4)]:
         raise ValueError(
-            f"cls_logits {tuple(cls_logits.shape)}, bbox_deltas {tuple(bbox_deltas.shape)} and proposals "
-            f"{tuple(proposals.shape)}: [P, C + 1], [P, 4 * C] and [P, 4] are needed"
+            f"cls_logits {tuple(cls_logits.shape)}, bbox_deltas {shapes[0]}, proposals {shapes[1]} and rois "
+            f"{shapes[2]}: [P, C + 1], [P, 4 * C] or [P, 4], [P, 4] and [P, 4] are needed"
         )
     if score_threshold < 0:
         raise ValueError(f"score_threshold is {score_threshold}: score 0 marks padding, so use 0 or more")
-    has_area = ((proposals[:, 2:] - proposals[:, :2]) > 0).all(dim=1)
+    has_area = (proposals[:, 2:] > proposals[:, :2]).all(dim=1)
     all_scores = cls_logits.float().softmax(dim=1)[:, :classes] * has_area[:, None].to(torch.float32)
     best = torch.topk(all_scores.reshape(-1), _topk_size("nms_candidates", nms_candidates, rows * classes))
     # tables instead of integer division
     row = torch.arange(rows, device=proposals.device).repeat_interleave(classes).index_select(0, best.indices)
     labels = torch.arange(classes, device=proposals.device).repeat(rows).index_select(0, best.indices)
-    deltas = bbox_deltas.reshape(-1, 4).index_select(0, best.indices)
-    boxes = decode_boxes(proposals.index_select(0, row), deltas, stds, image_height, image_width)
+    deltas = bbox_deltas.reshape(-1, 4).index_select(0, row if class_agnostic else best.indices)
+    boxes = decode_boxes(rois.index_select(0, row), deltas, stds, image_height, image_width)
     passes = best.values > score_threshold
     boxes = torch.where(passes[:, None], boxes, 0.0)
     keep, converged = greedy_keep(_apart(boxes, labels), iou_threshold, iterations)

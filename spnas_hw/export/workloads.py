@@ -26,8 +26,17 @@ from spnas_hw.cost.heads import DenseHead as DenseHeadLoad
 from spnas_hw.cost.heads import Fpn
 from spnas_hw.cost.heads import Postprocess as PostprocessLoad
 from spnas_hw.cost.heads import RoiHead as RoiHeadLoad
-from spnas_hw.cost.workload import Lateral, Overhead, ResidualBlock, Size, Stem, Workload, halved
-from spnas_hw.export.detector import DenseHead, Postprocess, RoiHead, TopDown, onnx_from_module
+from spnas_hw.cost.workload import (
+    Connection,
+    Lateral,
+    Overhead,
+    ResidualBlock,
+    Size,
+    Stem,
+    Workload,
+    halved,
+)
+from spnas_hw.export.detector import DenseHead, Postprocess, TopDown, onnx_from_module, roi_head
 from spnas_hw.space.architecture import Architecture, Block, Stage
 from spnas_hw.space.detector import Detector
 from spnas_hw.space.search_space import SearchSpace
@@ -63,14 +72,15 @@ def write_workloads(
     precision: str,
     wholes: Sequence[Architecture],
 ) -> Path:
-    """Writes the parts and `manifest.json` of all serial architectures of `space`; returns its path.
+    """Writes the parts and `manifest.json` of all architectures of `space`, with sub-networks and without;
+    returns its path.
 
     Batch 1. Weights are random: latency does not depend on them.
 
     Args:
         size: (height, width) of the image.
         precision: fp32, or fp16 (`profilers.half`).
-        wholes: architectures of the space that are measured whole, to correct the sums by.
+        wholes: serial architectures of the space that are measured whole, to correct the sums by.
 
     Raises:
         ExportError: the export failed.
@@ -130,14 +140,19 @@ def _parts(
     """The workloads of one detector, each with the module that does it."""
     backbone, neck = model.backbone, model.neck
     stages = len(architecture.stages)
-    blocks = [block for index in range(stages) for block in getattr(backbone, f"layer{index + 1}")]
+    modules: list[nn.Module] = []  # in the order of the workloads
+    for index, stage in enumerate(architecture.stages):
+        modules += [*getattr(backbone, f"layer{index + 1}")] * (1 + stage.branches)
+        modules += [getattr(backbone, f"connection{index + 1}", None)] * stage.branches
     laterals = list(neck.lateral_convs)
     channels = detector.neck_channels
     levels = {f"p{i}": (1, channels, *halved(size, 2 + i)) for i in range(stages + 1)}
     stage_levels = {f"p{i}": levels[f"p{i}"] for i in range(stages)}
     proposals = (detector.proposals, 4)
-    classes = len(detector.classes)
-    logits, deltas = (detector.proposals, classes + 1), (detector.proposals, 4 * classes)
+    widths = {"cls_logits": len(detector.classes) + 1, "bbox_deltas": detector.box_deltas}
+    if len(detector.box_stages) > 1:
+        widths["rois"] = 4
+    refined = {name: (detector.proposals, width) for name, width in widths.items()}
     for load in workloads(architecture, detector, size):
         match load:
             case Overhead():
@@ -145,7 +160,10 @@ def _parts(
             case Stem():
                 yield load, Part(_Stem(backbone), {"image": (1, 3, *size)}, ("x",))
             case ResidualBlock():
-                yield load, Part(blocks.pop(0), {"x": (1, load.in_channels, *load.size)}, ("x",))
+                yield load, Part(modules.pop(0), {"x": (1, load.in_channels, *load.size)}, ("x",))
+            case Connection():
+                x, entry = (1, load.in_channels, *load.in_size), (1, load.out_channels, *load.size)
+                yield load, Part(modules.pop(0), {"x": x, "entry": entry}, ("x",))
             case Lateral():
                 level = stages - len(laterals)
                 inputs = {"x": (1, load.in_channels, *load.size)}
@@ -157,11 +175,10 @@ def _parts(
                 dense = DenseHead(model.rpn_head, detector, size, stages + 1)
                 yield load, Part(dense, levels, ("proposals", "proposals_converged"))
             case RoiHeadLoad():
-                roi_head = RoiHead(model.roi_head.bbox_head, detector)
                 inputs = {**stage_levels, "proposals": proposals}
-                yield load, Part(roi_head, inputs, ("cls_logits", "bbox_deltas"))
+                yield load, Part(roi_head(model, detector, size), inputs, tuple(refined))
             case PostprocessLoad():
-                inputs = {"proposals": proposals, "cls_logits": logits, "bbox_deltas": deltas}
+                inputs = {"proposals": proposals, **refined}
                 outputs = ("boxes", "scores", "labels", "nms_converged")
                 yield load, Part(Postprocess(detector, size), inputs, outputs)
 
@@ -195,10 +212,14 @@ def _probes(load: Workload, block: Block) -> tuple[tuple[Probe, ...], tuple[Resi
         beside = _repeating(block, load.in_channels, load.size)
         with_it = Probe(count=1, parts=(beside.key, load.key, beside.key))
         return (with_it, Probe(count=0, parts=(beside.key,) * 2)), (beside,)
-    if not isinstance(load, ResidualBlock):
-        raise TypeError(f"{load.key} is no workload of a serial backbone or its neck")
-    before = _repeating(load.block, load.in_channels, load.size)
-    after = _repeating(load.block, load.out_channels, load.out_size)
+    if isinstance(load, Connection):
+        before = _repeating(block, load.in_channels, load.in_size)
+        after = _repeating(block, load.out_channels, load.size)
+    elif isinstance(load, ResidualBlock):
+        before = _repeating(load.block, load.in_channels, load.size)
+        after = _repeating(load.block, load.out_channels, load.out_size)
+    else:
+        raise TypeError(f"{load.key} is no workload of a backbone or its neck")
     with_it = Probe(count=1, parts=(before.key, load.key, after.key))
     without = tuple(Probe(count=0, parts=(block.key,) * 2) for block in (before, after))
     return (with_it, *without), (before, after)

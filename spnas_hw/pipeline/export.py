@@ -187,6 +187,7 @@ def _metadata(run: Run, trial: Trial) -> dict[str, Any]:
         "code": trial.code,
         "trial_id": trial.trial_id,
         "iterations": trial.iterations,
+        "detector": config.detector.type,
         "classes": list(config.detector.classes),
         "input": {
             "name": "image",

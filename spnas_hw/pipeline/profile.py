@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Collection
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from profilers.nvml import find_device
 from profilers.protocol import measure_manifest
 from spnas_hw import __version__
 from spnas_hw.config import SearchConfig, fingerprint
+from spnas_hw.cost.closed_set import closed_set
 from spnas_hw.cost.composition import cost
 from spnas_hw.errors import InvalidConfig
 from spnas_hw.run import read_table
@@ -73,8 +75,9 @@ def distinct_samples(
 
 
 def space_hash(config: SearchConfig) -> str:
-    """Names the set of workloads: the search space and the detector around it."""
-    return fingerprint(config.space) + fingerprint(config.detector)
+    """Names the set of workloads, and the detector whose settings their keys do not all tell."""
+    keys = "\n".join(sorted(closed_set(config.space, config.detector, config.size)))
+    return hashlib.sha256(keys.encode()).hexdigest()[:16] + fingerprint(config.detector)
 
 
 def workloads_folder(config: str, precision: str) -> Path:

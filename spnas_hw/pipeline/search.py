@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spnas_hw.errors import InvalidConfig, RunError, SpaceExhausted
-from spnas_hw.run import JOURNAL, Run
+from spnas_hw.errors import RunError, SpaceExhausted
+from spnas_hw.run import JOURNAL, WEIGHTS, Run
 from spnas_hw.search.history import History
 from spnas_hw.search.journal import TOTAL_LISTS, Journal, Phase, Trial, ranked, write_views
 from spnas_hw.search.loop import Evaluation, Evaluator
@@ -18,50 +18,28 @@ from spnas_hw.search.parallel import ParallelSearcher
 from spnas_hw.search.proposal import Proposal
 from spnas_hw.search.searcher import Searcher
 from spnas_hw.search.serial import SerialSearcher
+from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode
-from spnas_hw.space.morphism import unchanged
+from spnas_hw.space.morphism import add_branch, unchanged
 
 TrialProgress = Callable[[int, int, int], None]
 """(trial_id, iterations done, iterations in all)"""
-
-
-def check(run: Run, resume: bool) -> None:
-    """Refuses at once what could not end well.
-
-    Raises:
-        InfeasibleBudget: no architecture can meet the budget.
-        InvalidConfig: the detector has other classes than the data.
-        RunError: the folder holds a search and not `resume`, or none and `resume`.
-    """
-    from spnas_hw.detection.datasets import require_classes
-    from spnas_hw.detection.reignition import require_splits
-
-    require_classes(run.config.dataset, run.config.detector.classes)
-    run.start()
-    if run.config.serial.reignitions and run.config.reignition is not None:
-        require_splits(run.config.reignition.images)
-    exists = (run.folder / JOURNAL).exists()
-    if exists and not resume:
-        raise RunError(f"{run.folder} already holds a search: add --resume, or choose another --run")
-    if resume and not exists:
-        raise RunError(f"{run.folder} holds no search to resume: leave --resume out")
 
 
 def search(
     run: Run,
     *,
     phase: Phase = "serial",
-    resume: bool,
     progress: TrialProgress,
     on_trial: Callable[[Trial], None],
     note: Callable[[str], None],
 ) -> list[Trial]:
-    """One phase of the search; returns all trials. The parallel phase starts from the best serial trial, or
-    from the configured start where nothing was searched.
+    """One phase of a search that was checked; returns all trials. The trials that the run has are not
+    repeated. The parallel phase starts from the best serial trial, or from the configured start where nothing
+    was searched.
 
-    A space in which nothing new fits ends the phase with a note. Raises what `check` does, and RunError.
+    A space in which nothing new fits ends the phase with a note. Raises RunError.
     """
-    check(run, resume)
     journal = Journal(run.folder / JOURNAL, run.header())
     searcher, max_sample = _searcher(run, phase, journal.trials, note)
 
@@ -90,15 +68,6 @@ def search(
     return journal.trials
 
 
-def require_no_table(run: Run) -> None:
-    """Raises InvalidConfig where the parallel phase would have to predict latencies, which it cannot yet."""
-    if run.table_folder is not None:
-        raise InvalidConfig(
-            "latency tables do not hold the connections of sub-networks yet: give the parallel phase a run "
-            "of its own, with a budget of MACs, parameters or memory and no table"
-        )
-
-
 def trials_wanted(run: Run, phase: Phase) -> int | None:
     """How many trials a phase takes; None where the configuration has no such phase."""
     settings = run.config.serial if phase == "serial" else run.config.parallel
@@ -115,24 +84,34 @@ def _searcher(
         if why:
             note(why)
         return SerialSearcher(start, config.space, config.serial, run.objections), config.serial.max_sample
-    if config.parallel is None:
-        raise InvalidConfig("the configuration has no key parallel, which the parallel phase needs")
-    require_no_table(run)
-    base = _parallel_base(trials)
-    serial = decode(base) if base else run.start()[0]
+    assert config.parallel is not None  # it was checked
+    base = parallel_base(run, trials)
+    best = next(iter(ranked(trial for trial in trials if trial.phase == "serial")), None)
+    if best is not None and base not in (None, best.code):
+        note(f"{best.code} leaves no room for sub-networks: they are stacked on {base}")
     searcher = ParallelSearcher(
-        serial, base is not None, config.parallel, lambda a: run.price(a).macs, run.objections
+        decode(base or config.start),
+        base is not None,
+        config.parallel,
+        lambda a: run.price(a).macs,
+        run.objections,
     )
     return searcher, config.parallel.max_sample
 
 
-def _parallel_base(trials: list[Trial]) -> str | None:
-    """The code of the serial network that a phase begun keeps to, or else the best of the serial phase."""
+def parallel_base(run: Run, trials: list[Trial]) -> str | None:
+    """The code of the serial network that a phase begun keeps to, or else the best one on which at least one
+    sub-network is within the budget. None: nothing was searched."""
     begun = next((trial for trial in trials if trial.phase == "parallel"), None)
     if begun is not None:
         return begun.parent_code
-    best = ranked(trial for trial in trials if trial.phase == "serial")
-    return best[0].code if best else None
+    codes = [trial.code for trial in ranked(trial for trial in trials if trial.phase == "serial")]
+    return next((code for code in codes if _has_room(run, decode(code))), codes[0] if codes else None)
+
+
+def _has_room(run: Run, serial: Architecture) -> bool:
+    stages = range(len(serial.stages))
+    return any(not run.objections(add_branch(serial, stage).child) for stage in stages)
 
 
 def train_baseline(run: Run, progress: TrialProgress) -> Trial:
@@ -220,10 +199,10 @@ def _remove_unneeded(run: Run, trials: list[Trial]) -> None:
         parents = settings.max_optimal if phase == "serial" else 1
         needed |= own.needed(parents, len(settings.rungs) if phase == "serial" else 1)
         needed |= {trial.trial_id for trial in ranked(own.trials)[:1]}
-    base = _parallel_base(trials)
+    base = parallel_base(run, trials)
     # A child starts from the latest trial of its parent.
     needed |= {max(t.trial_id for t in validated if t.code == base)} if base else set()
     for trial in trials:
         if trial.trial_id not in needed:
-            weights = run.folder / "trials" / f"{trial.trial_id:04d}" / "weights.safetensors"
+            weights = run.folder / "trials" / f"{trial.trial_id:04d}" / WEIGHTS
             weights.unlink(missing_ok=True)

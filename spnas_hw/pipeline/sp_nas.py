@@ -42,6 +42,11 @@ class Pipeline:
                 return step
         return None
 
+    def phases(self) -> list[Phase]:
+        """Of the steps that are run."""
+        steps = [step for step in self.to_run() if isinstance(step, PhaseStep)]
+        return [step.search_algorithm.sample_level for step in steps]
+
     def to_run(self) -> list[Step]:
         by_name = {step.name: step for step in self.steps}
         return [by_name[name] for name in self.order]

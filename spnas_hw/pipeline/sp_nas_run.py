@@ -9,7 +9,6 @@ from pathlib import Path
 
 from spnas_hw.config import SearchConfig, load_search, overridden
 from spnas_hw.errors import InvalidConfig
-from spnas_hw.pipeline.search import require_no_table
 from spnas_hw.pipeline.sp_nas import Pipeline
 from spnas_hw.pipeline.sp_nas_keys import PhaseStep, TrainStep
 from spnas_hw.run import Run
@@ -43,10 +42,7 @@ def run_of(pipeline: Pipeline, folder: Path) -> Run:
             )
     if not decode(config.start).is_serial:
         raise InvalidConfig(f"{pipeline.file}: the start {config.start} has sub-networks: give a serial one")
-    run = Run(folder, config, pipeline.budget, pipeline.table and pipeline.table.resolve())
-    if pipeline.phase("parallel") in pipeline.to_run():
-        require_no_table(run)
-    return run
+    return Run(folder, config, pipeline.budget, pipeline.table and pipeline.table.resolve())
 
 
 def without_effect(pipeline: Pipeline) -> list[str]:
@@ -136,7 +132,7 @@ def _config(pipeline: Pipeline) -> SearchConfig:
         low, high = config.space.stages
         space = replace(config.space, stages=(low, min(high, mutation.max_stages)))
         config = replace(config, serial=settings, space=space)
-    branching = config.parallel or ParallelSettings(1)
+    branching = config.parallel or ParallelSettings(1, own_prob=0.0)  # the reference's share all weights
     if parallel is not None and first is not None:
         share = parallel.search_space.epoch / first.search_space.epoch
         branching = replace(branching, max_sample=parallel.search_algorithm.max_sample, share=share)

@@ -11,7 +11,7 @@ from spnas_hw.pipeline import search
 from spnas_hw.pipeline.search import TrialProgress
 from spnas_hw.pipeline.sp_nas_keys import FullTraining, Step, TrainStep
 from spnas_hw.pipeline.sp_nas_run import best_code, iterations_of, list_path
-from spnas_hw.run import FULL_TRAINING, JOURNAL, Run
+from spnas_hw.run import FULL_TRAINING, JOURNAL, WEIGHTS, Run
 from spnas_hw.search.journal import TOTAL_LISTS, Journal, Trial, ranked
 from spnas_hw.search.loop import run as run_search
 from spnas_hw.search.proposal import Proposal
@@ -40,7 +40,7 @@ def run_step(
     own = run.folder / TOTAL_LISTS["serial"]
     if level == "parallel" and result is not None and list_path(result, run.folder) == own:
         best_of(run, own)  # raises where nothing was searched
-    search.search(run, phase=level, resume=True, progress=progress, on_trial=on_trial, note=note)
+    search.search(run, phase=level, progress=progress, on_trial=on_trial, note=note)
 
 
 def fully_train(
@@ -107,7 +107,7 @@ def _chosen(run: Run, training: FullTraining) -> tuple[str, Trial | None]:
         return best.code, best
     code = encode(decode(training.model_desc or ""))
     for trial in reversed(run.trials()):
-        weights = run.folder / "trials" / f"{trial.trial_id:04d}" / "weights.safetensors"
+        weights = run.folder / "trials" / f"{trial.trial_id:04d}" / WEIGHTS
         if trial.code == code and trial.mean_ap is not None and weights.exists():
             return code, trial
     return code, None

@@ -1,7 +1,7 @@
-"""The parallel phase of SP-NAS: sub-networks on the stages of a serial network, sampled at random.
+"""The parallel phase of SP-NAS: sub-networks on the stages of a serial network.
 
 The chance that a stage receives one more sub-network is inversely proportional to the MACs that it adds.
-Every sample starts from the serial network's weights, computes its function at birth, and is within the
+Every candidate starts from the serial network's weights, computes its function at birth, and is within the
 budget before anything is trained.
 """
 
@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from spnas_hw.search.history import History
 from spnas_hw.search.journal import Trial
-from spnas_hw.search.proposal import Proposal, propose
+from spnas_hw.search.proposal import Proposal
 from spnas_hw.search.searcher import Objections
+from spnas_hw.search.surrogate import chosen
 from spnas_hw.space.architecture import BRANCHES_MAX, Architecture
 from spnas_hw.space.codec import encode
 from spnas_hw.space.morphism import Morphism, add_branch, unchanged
@@ -24,23 +26,36 @@ from spnas_hw.space.morphism import Morphism, add_branch, unchanged
 
 @dataclass(frozen=True)
 class ParallelSettings:
-    """How candidates arise: with up to `max_branches` sub-networks in all, their number drawn uniformly.
-    Each is trained for `share` times the schedule's iterations."""
+    """How candidates arise and how far they are trained.
+
+    Args:
+        max_sample: trials of the phase in all.
+        max_branches: most sub-networks in all; 1 to so many, uniformly.
+        own_prob: the probability that the sub-networks of a stage own their weights; otherwise they share
+            the stage's, as in the published networks.
+        candidates: samples drawn for each trial; the one that the trials so far promise most of is trained.
+            1: the first that fits, as the reference does.
+        share: of the schedule's iterations, for which each is trained.
+    """
 
     max_sample: int
     max_branches: int = 6
+    own_prob: float = 0.5
+    candidates: int = 1
     share: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("max_sample", "max_branches"):
+        for name in ("max_sample", "max_branches", "candidates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.own_prob <= 1:
+            raise ValueError(f"own_prob is {self.own_prob}; it must be within 0 and 1")
         if not 0 < self.share < math.inf:
             raise ValueError(f"share is {self.share}; it must be above 0")
 
 
 class ParallelSearcher:
-    """Random sub-networks on one serial network, the cheap ones likelier."""
+    """Sub-networks on one serial network, the cheap ones likelier."""
 
     def __init__(
         self,
@@ -72,21 +87,30 @@ class ParallelSearcher:
     def ask(self, rng: np.random.Generator) -> Proposal:
         if not self.trained and not self.history.validated():  # perhaps tried, and failed
             return Proposal(unchanged(self.serial))
-        return Proposal(propose(lambda: self._sample(rng), self._refuse), share=self.settings.share)
+        morphism = chosen(lambda: self._sample(rng), self._refuse, self.settings.candidates, self.history)
+        return Proposal(morphism, share=self.settings.share)
 
     def _sample(self, rng: np.random.Generator) -> Morphism:
-        room = BRANCHES_MAX * len(self.serial.stages)
+        stages = len(self.serial.stages)
+        own = [bool(owns) for owns in rng.random(stages) < self.settings.own_prob]
+        counts = [0] * stages
+        for _ in range(int(rng.integers(1, min(self.settings.max_branches, BRANCHES_MAX * stages) + 1))):
+            open_stages = [i for i in range(stages) if counts[i] < BRANCHES_MAX]
+            odds = np.array([1.0 / self._added_macs[i] for i in open_stages])
+            counts[open_stages[int(rng.choice(len(open_stages), p=odds / odds.sum()))]] += 1
         morphism = unchanged(self.serial)
-        for _ in range(int(rng.integers(1, min(self.settings.max_branches, room) + 1))):
-            here = self.macs(morphism.child)
-            steps = [
-                add_branch(morphism.child, index)
-                for index, stage in enumerate(morphism.child.stages)
-                if stage.branches < BRANCHES_MAX
-            ]
-            odds = np.array([1.0 / (self.macs(step.child) - here) for step in steps])
-            morphism = morphism.then(steps[int(rng.choice(len(steps), p=odds / odds.sum()))])
+        for stage, count in enumerate(counts):  # in this order nothing is lost
+            if count:
+                morphism = morphism.then(add_branch(morphism.child, stage, own[stage], count))
         return morphism
+
+    @cached_property
+    def _added_macs(self) -> list[int]:
+        """What one sub-network more at a stage adds, however many there are."""
+        here = self.macs(self.serial)
+        return [
+            self.macs(add_branch(self.serial, stage).child) - here for stage in range(len(self.serial.stages))
+        ]
 
     def _refuse(self, morphism: Morphism) -> tuple[str, ...]:
         if self.history.has(encode(morphism.child)):

@@ -14,9 +14,9 @@ import numpy as np
 
 from spnas_hw.search.history import History
 from spnas_hw.search.journal import Trial
-from spnas_hw.search.proposal import Proposal, propose
+from spnas_hw.search.proposal import Proposal
 from spnas_hw.search.searcher import Objections
-from spnas_hw.search.surrogate import FEWEST_TRIALS, most_promising
+from spnas_hw.search.surrogate import chosen
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode, encode
 from spnas_hw.space.morphism import Morphism, add_stage, change_block, expand, shrink, swap, unchanged, widen
@@ -136,9 +136,7 @@ class SerialSearcher:
         def draw() -> Morphism:
             return self._mutate(grown[int(rng.choice(len(grown), p=weights))], rng)
 
-        enough = len(self.history.validated()) >= FEWEST_TRIALS
-        pool = [propose(draw, self._refuse) for _ in range(self.settings.candidates if enough else 1)]
-        return pool[0] if len(pool) == 1 else most_promising(pool, self.history)
+        return chosen(draw, self._refuse, self.settings.candidates, self.history)
 
     def _mutate(self, parent: Architecture, rng: np.random.Generator) -> Morphism:
         morphism = unchanged(parent)

@@ -1,18 +1,20 @@
 """What the trials so far promise of an architecture that was not trained: a Gaussian process.
 
-The features are what the arch code says, per stage: how many blocks, how wide, how many branches. Few
-trials are enough to tell where width and depth pay, which is what decides among mutants of one parent.
+The features are what the arch code says, per stage: how many blocks, how wide, how many branches of
+which kind. Few trials are enough to tell where width and depth pay, which is what decides among mutants of
+one parent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
 from spnas_hw.search.history import History
+from spnas_hw.search.proposal import propose
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode
 from spnas_hw.space.morphism import Morphism
@@ -50,6 +52,8 @@ def features(architecture: Architecture) -> Array:
             *[means[-1]] * missing,
             *(float(stage.branches) for stage in stages),
             *[0.0] * missing,
+            *(float(stage.branches * stage.own_weights) for stage in stages),
+            *[0.0] * missing,
             architecture.depth,
             len(architecture.stages),
             np.log2(block.inner_width(architecture.base_channels)),
@@ -57,6 +61,19 @@ def features(architecture: Architecture) -> Array:
             *(float(block.kind == other) for other in ("basic", "bottleneck", "resnext")),
         ]
     )
+
+
+def chosen(
+    draw: Callable[[], Morphism],
+    objections: Callable[[Morphism], tuple[str, ...]],
+    candidates: int,
+    history: History,
+) -> Morphism:
+    """The most promising of so many draws without objections; the first one until there are trials to learn
+    from. Raises SpaceExhausted."""
+    enough = len(history.validated()) >= FEWEST_TRIALS
+    pool = [propose(draw, objections) for _ in range(candidates if enough else 1)]
+    return pool[0] if len(pool) == 1 else most_promising(pool, history)
 
 
 def most_promising(pool: Sequence[Morphism], history: History) -> Morphism:

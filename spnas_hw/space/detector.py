@@ -1,16 +1,47 @@
-"""What surrounds a backbone: the neck and heads of a two-stage detector, as a value.
+"""What surrounds a backbone: the neck and heads of a detector, as a value.
 
 Cost, training and export all derive from this one value, so none can disagree with the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+DetectorType = Literal["faster_rcnn", "cascade_rcnn"]
+
+
+@dataclass(frozen=True)
+class BoxStage:
+    """One box head of a detector: which RoIs it learns from, and how.
+
+    `iou` is from where on a RoI counts as its object. `delta_stds` are what the deltas (dx, dy, dw, dh) of
+    its boxes are divided by, `loss_weight` is what its losses are multiplied by.
+    """
+
+    iou: float
+    delta_stds: tuple[float, float, float, float]
+    loss_weight: float
+
+
+_FIRST_BOX_STAGE = BoxStage(0.5, (0.1, 0.1, 0.2, 0.2), 1.0)
+_BOX_STAGES: Mapping[DetectorType, tuple[BoxStage, ...]] = {
+    "faster_rcnn": (_FIRST_BOX_STAGE,),
+    "cascade_rcnn": (
+        _FIRST_BOX_STAGE,
+        BoxStage(0.6, (0.05, 0.05, 0.1, 0.1), 0.5),
+        BoxStage(0.7, (0.033, 0.033, 0.067, 0.067), 0.25),
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Detector:
-    """A Faster R-CNN with an FPN over all stages (defaults: mmdet's `faster-rcnn_r50_fpn`).
+    """A Faster R-CNN or Cascade R-CNN with an FPN over all stages (defaults: mmdet's `faster-rcnn_r50_fpn`).
+
+    A cascade (Cai and Vasconcelos, CVPR 2018; constants of mmdet's `cascade-rcnn_r50_fpn`) has three box
+    heads, each on the boxes that the one before it refined.
 
     The pyramid has one level per stage and one more, subsampled from the last, for the proposals.
     `finest_scale` is mmdet's: RoIs smaller than twice as many pixels read the finest level.
@@ -32,6 +63,7 @@ class Detector:
     nms_iou: float = 0.5
     nms_candidates: int = 1000
     detections: int = 100
+    type: DetectorType = "faster_rcnn"
 
     def __post_init__(self) -> None:
         for name in ("neck_channels", "proposals_per_level", "proposals", "roi_size", "roi_sampling_ratio"):
@@ -42,7 +74,24 @@ class Detector:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes must be distinct names, at least one, not {self.classes}")
+        if self.type not in _BOX_STAGES:
+            raise ValueError(f"type is {self.type!r}; it must be one of {', '.join(_BOX_STAGES)}")
 
     @property
     def anchors_per_location(self) -> int:
         return len(self.anchor_scales) * len(self.anchor_ratios)
+
+    @property
+    def box_stages(self) -> tuple[BoxStage, ...]:
+        """The box heads in their order: one, or the three of a cascade."""
+        return _BOX_STAGES[self.type]
+
+    @property
+    def class_agnostic(self) -> bool:
+        """Whether a RoI has one box, whatever its class."""
+        return self.type == "cascade_rcnn"
+
+    @property
+    def box_deltas(self) -> int:
+        """Outputs of a box head that move the box of a RoI: four for each class, or four."""
+        return 4 if self.class_agnostic else 4 * len(self.classes)

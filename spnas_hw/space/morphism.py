@@ -167,20 +167,32 @@ def change_block(parent: Architecture, block: Block) -> Morphism:
     )
 
 
-def add_branch(parent: Architecture, stage: int, own_weights: bool = False) -> Morphism:
-    """Stack one more sub-network at `stage`; its connection starts at zero, so the function survives.
+def add_branch(parent: Architecture, stage: int, own_weights: bool = False, count: int = 1) -> Morphism:
+    """Stack `count` more sub-networks at `stage`. What connects the new ones to the rest starts at zero, so
+    the function survives, unless the stage's branches already share a connection, or the next stage has more
+    branches: the outer ones read the new ones from then on. Built up from a serial network, first stage to
+    last, nothing is lost.
 
     Raises:
-        ValueError: the stage has the most branches already, or branches of the other kind.
+        ValueError: no such stage; too many branches, or branches of the other kind there.
     """
+    if not 0 <= stage < len(parent.stages):
+        raise ValueError(f"stage {stage} does not exist: the stages are 0 to {len(parent.stages) - 1}")
     old = parent.stages[stage]
-    if old.branches == BRANCHES_MAX:
-        raise ValueError(f"stage {stage} already has {BRANCHES_MAX} branches")
+    if count < 1 or old.branches + count > BRANCHES_MAX:
+        raise ValueError(
+            f"stage {stage} has {old.branches} branches of at most {BRANCHES_MAX}, not {count} more"
+        )
     if old.branches and old.own_weights != own_weights:
         raise ValueError(f"stage {stage} cannot mix branches that share weights with ones that own them")
-    new = replace(old, branches=old.branches + 1, own_weights=own_weights)
+    new = replace(old, branches=old.branches + count, own_weights=own_weights)
     child = replace(parent, stages=(*parent.stages[:stage], new, *parent.stages[stage + 1 :]))
-    return Morphism("add_branch", parent, child, tuple(range(parent.depth)), True)
+    lost = []
+    if old.branches and not own_weights:
+        lost.append("what the shared connection read")
+    if any(following.branches > old.branches for following in parent.stages[stage + 1 : stage + 2]):
+        lost.append("what branches of the next stage read")
+    return Morphism("add_branch", parent, child, tuple(range(parent.depth)), not lost, tuple(lost))
 
 
 Rows = list[list[bool]]

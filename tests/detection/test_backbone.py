@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from mmdet.models.backbones import ResNet, ResNeXt
 from mmdet.registry import MODELS
 from torch import nn
@@ -14,7 +16,8 @@ from spnas_hw.errors import InvalidArchitecture
 from spnas_hw.space.codec import decode, encode
 from tests.strategies import buildable
 
-small = buildable(base_channels=(4, 8))
+small = buildable(base_channels=(4, 8), stages_max=6)
+sides = st.integers(17, 130)
 
 
 def counted_macs(model: nn.Module, image: torch.Tensor) -> int:
@@ -34,18 +37,20 @@ def counted_macs(model: nn.Module, image: torch.Tensor) -> int:
 
 
 @settings(max_examples=40, deadline=None)
-@given(small)
-def test_any_architecture_builds_runs_and_costs_what_was_reckoned(architecture) -> None:
+@given(small, sides, sides)
+def test_any_architecture_builds_runs_and_costs_what_was_reckoned(architecture, height, width) -> None:
     model = SPNet(encode(architecture)).eval()
     assert sum(p.numel() for p in model.parameters()) == backbone_params(architecture)
-    height, width = 65, 97
     with torch.no_grad():
         found = counted_macs(model, torch.zeros(1, 3, height, width))
-        outputs = model(torch.zeros(1, 3, height, width))
     assert found == macs(backbone_workloads(architecture, (height, width)))
+    outputs = model.train()(torch.zeros(2, 3, height, width))
     for output, feature in zip(outputs, architecture.features(), strict=True):
         size = (-(-height // feature.stride), -(-width // feature.stride))
-        assert tuple(output.shape) == (1, feature.channels, *size)
+        assert tuple(output.shape) == (2, feature.channels, *size)
+    sum(output.square().sum() for output in outputs).backward()
+    for parameter in model.parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -73,8 +78,8 @@ def test_registered() -> None:
 
 @pytest.mark.parametrize(
     ("code", "steps"),
-    # Zeros in a row open one step each: that of a connection, then those of a fresh branch's blocks.
-    [("b8_11-2_0-0", 2), ("r8_11-2_1-2", 2), ("x(2x8d)16_11-2_0-2o", 5), ("b8d_1-21_2-1", 2)],
+    # Zeros in a row open one step each: that of a connection, then that of a fresh block.
+    [("b8_11-2_0-0", 2), ("r8_11-2_1-2", 3), ("x(2x8d)16_11-2_0-3o", 3), ("b8d_1-21_2-1", 3)],
 )
 def test_blocks_are_identities_at_birth_and_learn(code: str, steps: int) -> None:
     """All-zero blocks, as the ancestor's, would never receive a gradient."""
@@ -120,7 +125,50 @@ def test_out_indices() -> None:
         SPNet("b8_3")
 
 
-def test_published_codes_build() -> None:
-    code = "x(32x4d)_1111-21111-2111111111111111111111111-211-1_1-0-2-1-2"
-    model = SPNet(code)
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x(32x4d)_1111-21111-2111111111111111111111111-211-1_1-0-2-1-2",
+        "r_11121111-21111-112-1111-1111_0-0-2-0-3",
+    ],
+)
+def test_published_codes_build_and_run(code: str) -> None:
+    model = SPNet(code).eval()
     assert sum(p.numel() for p in model.parameters()) == backbone_params(decode(code))
+    with torch.no_grad():
+        outputs = model(torch.zeros(1, 3, 63, 95))
+    assert [tuple(output.shape[1:]) for output in outputs] == [
+        (channels, -(-63 // stride), -(-95 // stride)) for channels, stride in decoded_features(code)
+    ]
+
+
+def decoded_features(code: str) -> list[tuple[int, int]]:
+    return [(feature.channels, feature.stride) for feature in decode(code).features()]
+
+
+def test_sub_networks_are_wired_as_published() -> None:
+    """From the outermost in; the entry is that of its index in the stage before, or the highest there is."""
+    model = SPNet("b8_1-1-1_1-3o-2").eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.0)
+
+    def connected(index: int, branch: int, output: torch.Tensor, entry: torch.Tensor) -> torch.Tensor:
+        connection = model._branch(index, branch)[1]
+        added = connection[1](connection[0](output))
+        return entry + F.interpolate(added, size=entry.shape[-2:], mode="nearest")
+
+    with torch.no_grad():
+        image = torch.randn(1, 3, 70, 50)
+        x = model.run_stem(image)
+        branch = model.layer1(x)
+        first = model.layer1(connected(0, 0, branch, x))
+        outer = model.branch2_2(branch)
+        middle = model.branch2_1(connected(1, 2, outer, branch))
+        inner = model.branch2_0(connected(1, 1, middle, branch))
+        second = model.layer2(connected(1, 0, inner, first))
+        outer = model.layer3(middle)
+        last = model.layer3(connected(2, 1, outer, inner))
+        third = model.layer3(connected(2, 0, last, second))
+        for found, expected in zip(model(image), (first, second, third), strict=True):
+            torch.testing.assert_close(found, expected)

@@ -59,6 +59,20 @@ def test_the_same_seed_trains_the_same(training: ShortTraining) -> None:
     assert log.count("coco/bbox_mAP_50:") == 1  # validated once
 
 
+def test_a_cascade_trains_every_box_head_and_hands_them_on(training: ShortTraining) -> None:
+    cascade = replace(training, detector=replace(training.detector, type="cascade_rcnn"))
+    assert cascade(START, 0, None).iterations == 3
+    log = (cascade.folder / "0000" / "train.log").read_text()
+    assert all(f"s{stage}.loss_bbox" in log for stage in range(3))
+    still = replace(cascade, schedule=replace(SCHEDULE, learning_rate=1e-12, final_learning_rate=1e-12))
+    still(START, 1, 0)
+    parent, child = (load_weights(cascade.folder / name) for name in ("0000", "0001"))
+    heads = [key for key in parent if key.startswith("roi_head.bbox_head.2.")]
+    assert len(heads) == 8
+    for key in heads:
+        torch.testing.assert_close(child[key], parent[key], atol=1e-6, rtol=1e-6)
+
+
 def test_a_child_starts_from_its_parent(training: ShortTraining) -> None:
     training(START, 0, None)
     still = replace(training, schedule=replace(SCHEDULE, learning_rate=1e-12, final_learning_rate=1e-12))

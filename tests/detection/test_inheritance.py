@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,17 +17,27 @@ from spnas_hw.detection.inheritance import inherit
 from spnas_hw.space.architecture import Architecture, Block
 from spnas_hw.space.codec import decode
 from spnas_hw.space.detector import Detector
-from spnas_hw.space.morphism import Morphism, add_branch, add_stage, change_block, expand, swap, widen
+from spnas_hw.space.morphism import (
+    Morphism,
+    add_branch,
+    add_stage,
+    change_block,
+    expand,
+    swap,
+    unchanged,
+    widen,
+)
 from tests.strategies import buildable
 
 DETECTOR = Detector(("pedestrian", "rider"), neck_channels=8, roi_channels=16, proposals=20)
+CASCADE = replace(DETECTOR, type="cascade_rcnn")
 small = buildable(parallel=False)
 
 
-def trained(architecture: Architecture, seed: int) -> nn.Module:
+def trained(architecture: Architecture, seed: int, detector: Detector = DETECTOR) -> nn.Module:
     """A detector whose every tensor is away from its initial value."""
     torch.manual_seed(seed)
-    model = build_model(architecture, DETECTOR)
+    model = build_model(architecture, detector)
     model.init_weights()
     for name, tensor in model.state_dict().items():
         if name.endswith("running_var"):
@@ -34,9 +47,9 @@ def trained(architecture: Architecture, seed: int) -> nn.Module:
     return model.eval()
 
 
-def child_of(parent: nn.Module, morphism: Morphism) -> nn.Module:
+def child_of(parent: nn.Module, morphism: Morphism, detector: Detector = DETECTOR) -> nn.Module:
     torch.manual_seed(99)
-    child = build_model(morphism.child, DETECTOR)
+    child = build_model(morphism.child, detector)
     child.init_weights()
     child.load_state_dict(inherit(parent.state_dict(), morphism, child.state_dict()))
     return child.eval()
@@ -62,19 +75,79 @@ def test_expansion_preserves_the_detectors_outputs(architecture, seed, blocks) -
 
 
 @settings(max_examples=8, deadline=None)
-@given(small, st.booleans(), st.data())
-def test_branches_preserve_the_detectors_outputs(architecture, own, data) -> None:
-    index = data.draw(st.integers(0, len(architecture.stages) - 1))
+@given(small, st.integers(0, 2**20))
+def test_expansion_preserves_the_boxes_of_a_cascade(architecture, seed) -> None:
+    parent = trained(architecture, seed, CASCADE)
+    child = child_of(parent, expand(architecture, np.random.default_rng(seed)), CASCADE)
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(seed))
+    proposals = InstanceData(bboxes=torch.tensor([[4.0, 8.0, 30.0, 60.0], [0.0, 0.0, 96.0, 64.0]]))
+
+    def box_heads(model: nn.Module) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            levels = model.extract_feat(image)
+            scores, deltas = model.roi_head.forward(levels, [proposals], [a_street(64, 96)])
+        return scores[0], deltas[0]
+
+    for a, b in zip(box_heads(parent), box_heads(child), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+@st.composite
+def parallel(draw: st.DrawFn, architecture: Architecture) -> Morphism:
+    """From a serial architecture, up to three sub-networks a stage, of either kind."""
+    morphism = unchanged(architecture)
+    for stage in range(len(architecture.stages)):
+        count = draw(st.integers(0, 3))
+        if count:
+            morphism = morphism.then(add_branch(morphism.child, stage, draw(st.booleans()), count))
+    assert morphism.preserves_function
+    return morphism
+
+
+@settings(max_examples=8, deadline=None)
+@given(small, st.data())
+def test_branches_preserve_the_detectors_outputs(architecture, data) -> None:
+    first = data.draw(parallel(architecture))
     parent = trained(architecture, 0)
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    child = child_of(parent, add_branch(architecture, index, own))
+    child = child_of(parent, first)
     for a, b in zip(outputs(parent, image), outputs(child, image), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
-    if own:  # a sub-network with weights of its own starts from those of its stage
-        state = child.state_dict()
-        for key in [k for k in state if k.startswith(f"backbone.branch{index + 1}_0")]:
-            source = key.replace(f"branch{index + 1}_0", f"layer{index + 1}")
-            assert torch.equal(state[key], state[source])
+    # One more on a network whose sub-networks were trained already.
+    rooms = [i for i, stage in enumerate(first.child.stages) if stage.branches < 3]
+    if rooms:
+        index = data.draw(st.sampled_from(rooms))
+        stage = first.child.stages[index]
+        own = stage.own_weights if stage.branches else data.draw(st.booleans())
+        grown, morphism = trained(first.child, 1), add_branch(first.child, index, own)
+        if morphism.preserves_function:
+            for a, b in zip(outputs(grown, image), outputs(child_of(grown, morphism), image), strict=True):
+                torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=8, deadline=None)
+@given(small, st.data())
+def test_sub_networks_start_from_their_stage(architecture, data) -> None:
+    morphism = data.draw(parallel(architecture))
+    state = child_of(trained(architecture, 0), morphism).state_dict()
+    for key, tensor in state.items():
+        if key.startswith("backbone.branch"):
+            assert torch.equal(tensor, state[re.sub(r"branch(\d+)_\d+", r"layer\1", key)])
+
+
+@settings(max_examples=8, deadline=None)
+@given(small, st.data())
+def test_every_new_parameter_learns_within_two_steps(architecture, data) -> None:
+    morphism = data.draw(parallel(architecture))
+    backbone = child_of(trained(architecture, 0), morphism).backbone.train()
+    optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1)
+    for _ in range(2):
+        loss = sum((output - 1).square().mean() for output in backbone(torch.randn(2, 3, 64, 96)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    new = [(n, p) for n, p in backbone.named_parameters() if n.startswith(("branch", "connection"))]
+    assert [n for n, p in new if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
 @settings(max_examples=8, deadline=None)
@@ -226,11 +299,12 @@ def test_new_blocks_learn_from_the_first_step(code: str, position: int, loss) ->
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in block.parameters())
 
 
+@pytest.mark.parametrize("detector", [DETECTOR, CASCADE], ids=lambda detector: detector.type)
 @pytest.mark.parametrize("code", ["b8_11-2", "r8_11-2", "x(2x8d)16_11-2"])
-def test_every_parameter_of_a_grown_detector_learns(code: str) -> None:
+def test_every_parameter_of_a_grown_detector_learns(code: str, detector: Detector) -> None:
     """A new stage has two gates in a row: its lateral connection in the neck, and that of its block."""
     morphism = add_stage(decode(code))
-    child = child_of(trained(morphism.parent, 0), morphism).train()
+    child = child_of(trained(morphism.parent, 0, detector), morphism, detector).train()
     optimizer = torch.optim.SGD(child.parameters(), lr=0.01)
     for _ in range(3):
         optimizer.zero_grad()

@@ -321,27 +321,43 @@ def test_proposals_equal_mmdet(nms_pre: int, max_proposals: int, min_box_size: f
     assert (number < max_proposals) == (nms_pre == 20)
 
 
-def box_head_outputs(rng: np.random.Generator, rows: int, classes: int) -> tuple[torch.Tensor, ...]:
+def box_head_outputs(
+    rng: np.random.Generator, rows: int, classes: int, deltas_per_roi: int
+) -> tuple[torch.Tensor, ...]:
     """Clustered proposals with confident, mostly background predictions."""
     boxes = torch.from_numpy(crowd(rng, rows, centres=12, extent=float(HEIGHT)))
     logits = torch.from_numpy(rng.normal(0, 1.5, (rows, classes + 1)).astype(np.float32))
     logits[:, -1] += 1.0
     logits[rows // 2 :, -1] += 9.0
-    deltas = torch.from_numpy(rng.normal(0, 0.5, (rows, 4 * classes)).astype(np.float32))
+    deltas = torch.from_numpy(rng.normal(0, 0.5, (rows, deltas_per_roi)).astype(np.float32))
     return logits, deltas, boxes
 
 
+@pytest.mark.parametrize("cascade", [False, True])
 @pytest.mark.parametrize(("classes", "padding"), [(1, 0), (2, 30), (8, 0)])
-def test_detections_equal_mmdet(classes: int, padding: int) -> None:
+def test_detections_equal_mmdet(classes: int, padding: int, cascade: bool) -> None:
+    """Of a Faster R-CNN, and of a cascade: one box per RoI, and RoIs other than the proposals."""
     heads = pytest.importorskip("mmdet.models.roi_heads.bbox_heads")
     from mmengine.config import ConfigDict
 
-    logits, deltas, boxes = box_head_outputs(np.random.default_rng(classes), 200, classes)
-    coder = {"type": "DeltaXYWHBBoxCoder", "target_stds": STDS}
-    head = heads.Shared2FCBBoxHead(in_channels=1, roi_feat_size=1, num_classes=classes, bbox_coder=coder)
+    per_roi = 4 if cascade else 4 * classes
+    logits, deltas, boxes = box_head_outputs(np.random.default_rng(classes), 200, classes, per_roi)
+    stds = (0.033, 0.033, 0.067, 0.067) if cascade else STDS
+    rois = boxes
+    if cascade:
+        rois = (boxes + 3.0).clamp(max=float(HEIGHT))
+        rois[:5, 0] = rois[:5, 2] = 0.0  # refined to beyond the border: no area, and yet detections
+        logits[:5, 0] = 9.0
+    head = heads.Shared2FCBBoxHead(
+        in_channels=1,
+        roi_feat_size=1,
+        num_classes=classes,
+        bbox_coder={"type": "DeltaXYWHBBoxCoder", "target_stds": stds},
+        reg_class_agnostic=cascade,
+    )
     cfg = ConfigDict(score_thr=0.05, nms={"type": "nms", "iou_threshold": 0.5}, max_per_img=100)
     (expected,) = head.predict_by_feat(
-        (torch.cat([torch.zeros(len(boxes), 1), boxes], dim=1),),
+        (torch.cat([torch.zeros(len(rois), 1), rois], dim=1),),
         (logits,),
         (deltas,),
         [{"img_shape": (HEIGHT, WIDTH)}],
@@ -350,12 +366,14 @@ def test_detections_equal_mmdet(classes: int, padding: int) -> None:
     # padding proposals must not show, however sure the head is about them
     logits = torch.cat([logits, torch.full((padding, classes + 1), 0.0)])
     logits[len(boxes) :, 0] = 20.0
-    deltas = torch.cat([deltas, torch.ones(padding, 4 * classes)])
-    boxes = torch.cat([boxes, torch.zeros(padding, 4)])
+    deltas = torch.cat([deltas, torch.ones(padding, per_roi)])
+    boxes, rois = (torch.cat([values, torch.zeros(padding, 4)]) for values in (boxes, rois))
     found, scores, labels, converged = detections(
         logits,
         deltas,
         boxes,
+        rois if cascade else None,
+        stds=stds,
         image_height=HEIGHT,
         image_width=WIDTH,
         nms_candidates=1600 if classes == 8 else 150,
@@ -377,7 +395,7 @@ def test_no_detection_at_all() -> None:
         torch.tensor([[1.0, 1.0, 5.0, 5.0]]).repeat(50, 1),
     )
     found, scores, labels, converged = detections(
-        logits, torch.zeros(50, 4), boxes, image_height=8, image_width=8, max_detections=5
+        logits, torch.zeros(50, 4), boxes, stds=STDS, image_height=8, image_width=8, max_detections=5
     )
     assert bool(converged) and not found.any() and not scores.any() and labels.tolist() == [-1] * 5
 
@@ -387,11 +405,13 @@ def test_sizes_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=f"candidates is {MAX_TOPK + 1}: use 1 to {MAX_TOPK}"):
         static_nms(boxes, boxes[:, 0], 0.5, candidates=MAX_TOPK + 1)
     with pytest.raises(ValueError, match="max_detections is 31, but only 30 candidates"):
-        detections(torch.zeros(30, 2), boxes, boxes, max_detections=31, **size)
+        detections(torch.zeros(30, 2), boxes, boxes, stds=STDS, max_detections=31, **size)
     with pytest.raises(ValueError, match="score_threshold is -1"):
-        detections(torch.zeros(30, 2), boxes, boxes, score_threshold=-1.0, **size)
+        detections(torch.zeros(30, 2), boxes, boxes, stds=STDS, score_threshold=-1.0, **size)
     with pytest.raises(ValueError, match=r"\[P, 4 \* C\]"):
-        detections(torch.zeros(30, 3), boxes, boxes, **size)
+        detections(torch.zeros(30, 4), torch.zeros(30, 8), boxes, stds=STDS, **size)
+    with pytest.raises(ValueError, match=r"rois \(29, 4\)"):
+        detections(torch.zeros(30, 3), boxes, boxes, boxes[1:], stds=STDS, **size)
     scores, deltas = rpn_outputs(np.random.default_rng(0))
     with pytest.raises(ValueError, match="5 cls_scores, 5 bbox_preds, 4 anchors"):
         proposals(scores, deltas, anchors_of_levels()[:4], **size)
@@ -417,7 +437,13 @@ class TwoStages(torch.nn.Module):
         boxes, _, first = proposals(inputs[:5], inputs[5:10], anchors, nms_pre=100, max_proposals=50, **size)
         pooled = multilevel_roi_align(inputs[10:], STRIDES[:4], boxes).flatten(1)
         last = detections(
-            pooled @ self.cls, pooled @ self.reg, boxes, max_detections=20, nms_candidates=80, **size
+            pooled @ self.cls,
+            pooled @ self.reg,
+            boxes,
+            stds=STDS,
+            max_detections=20,
+            nms_candidates=80,
+            **size,
         )
         return boxes, *last[:3], first & last[3]
 

@@ -13,6 +13,8 @@ import pytest
 from profilers.backends import backend_by_name
 from profilers.manifest import Manifest, read_manifest
 from spnas_hw.cost.closed_set import closed_set
+from spnas_hw.cost.composition import workloads
+from spnas_hw.cost.workload import Connection, Overhead
 from spnas_hw.detection.detector import build_model
 from spnas_hw.export.detector import OUTPUTS, detector_onnx
 from spnas_hw.export.workloads import write_workloads
@@ -43,17 +45,30 @@ def build(architecture: Architecture) -> object:
     return build_model(architecture, DETECTOR)
 
 
+@pytest.fixture(scope="module", params=["faster_rcnn", "cascade_rcnn"])
+def detector(request: pytest.FixtureRequest) -> Detector:
+    return dataclasses.replace(DETECTOR, type=request.param)
+
+
 @pytest.fixture(scope="module", params=["fp32", "fp16"])
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    folder = tmp_path_factory.mktemp(request.param)
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, detector: Detector
+) -> Manifest:
     path = write_workloads(
-        folder, SPACE, DETECTOR, SIZE, build, space_hash="s", precision=request.param, wholes=WHOLES
+        tmp_path_factory.mktemp(request.param),
+        SPACE,
+        detector,
+        SIZE,
+        lambda architecture: build_model(architecture, detector),
+        space_hash="s",
+        precision=request.param,
+        wholes=WHOLES,
     )
     return read_manifest(path)
 
 
-def test_every_workload_of_the_space_is_there(exported: Manifest) -> None:
-    expected = closed_set(SPACE, DETECTOR, SIZE)
+def test_every_workload_of_the_space_is_there(exported: Manifest, detector: Detector) -> None:
+    expected = closed_set(SPACE, detector, SIZE)
     assert {workload.key for workload in exported.workloads} == set(expected)
 
 
@@ -67,12 +82,22 @@ def test_a_whole_runs_from_image_to_boxes(exported: Manifest) -> None:
         assert found["boxes"].shape == (DETECTOR.detections, 4)
 
 
-def test_a_whole_does_what_the_shipped_detector_does(exported: Manifest) -> None:
+def test_a_whole_does_what_the_shipped_detector_does(exported: Manifest, detector: Detector) -> None:
     if exported.precision != "fp32":
         pytest.skip("casts differ where parts were cut apart")
     for whole, architecture in zip(exported.wholes, WHOLES, strict=True):
-        shipped = detector_onnx(build_model(architecture, DETECTOR).eval(), DETECTOR, SIZE)
+        shipped = detector_onnx(build_model(architecture, detector).eval(), detector, SIZE)
         assert operators(exported.load_network(whole.parts)) == operators(shipped)
+
+
+def test_the_parts_of_a_parallel_network_are_what_its_detector_runs(exported: Manifest, detector) -> None:
+    if exported.precision != "fp32":
+        pytest.skip("casts differ where parts were cut apart")
+    architecture = decode("b8_112-11_2-1")
+    loads = [load for load in workloads(architecture, detector, SIZE) if load.key != Overhead().key]
+    assert any(isinstance(load, Connection) for load in loads)
+    parts: Counter[str] = sum((operators(exported.load_part(load.key)) for load in loads), Counter())
+    assert parts == operators(detector_onnx(build_model(architecture, detector), detector, SIZE))
 
 
 def operators(model: onnx.ModelProto) -> Counter[str]:

@@ -12,10 +12,11 @@ import pytest
 
 from spnas_hw.config import Reignition, SearchConfig, load_search
 from spnas_hw.cost.constraints import Budget
-from spnas_hw.errors import DataError, InvalidConfig, RunError, TrainingError
+from spnas_hw.errors import DataError, RunError, TrainingError
 from spnas_hw.pipeline import search as step
+from spnas_hw.pipeline.start import check
 from spnas_hw.run import JOURNAL, Run
-from spnas_hw.search.journal import read_journal
+from spnas_hw.search.journal import Journal, ranked, read_journal
 from spnas_hw.search.loop import Evaluation
 from spnas_hw.search.parallel import ParallelSettings
 from spnas_hw.search.proposal import Proposal
@@ -59,16 +60,29 @@ def config(tmp_path: Path) -> SearchConfig:
 
 
 Go = Callable[..., list[Any]]
+AMPLE = Budget(macs=1e10)
 
 
 @pytest.fixture
-def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Go:
-    def search(config: SearchConfig, name: str, made_up: MadeUp, phase: Any = "serial") -> list[Any]:
+def notes() -> list[str]:
+    """What the user was told."""
+    return []
+
+
+@pytest.fixture
+def go(tmp_path: Path, notes: list[str], monkeypatch: pytest.MonkeyPatch) -> Go:
+    def search(
+        config: SearchConfig,
+        name: str,
+        made_up: MadeUp,
+        phase: Any = "serial",
+        budget: Budget = AMPLE,
+    ) -> list[Any]:
         monkeypatch.setattr(step, "evaluator", lambda run, folder, progress: made_up)
-        run = Run(tmp_path / name, config, Budget(macs=1e10), None)
-        resume = (run.folder / JOURNAL).exists()
+        run = Run(tmp_path / name, config, budget, None)
+        check(run, (run.folder / JOURNAL).exists(), [phase])
         ignore: Any = lambda *told: None  # noqa: E731
-        return step.search(run, phase=phase, resume=resume, progress=ignore, on_trial=ignore, note=ignore)
+        return step.search(run, phase=phase, progress=ignore, on_trial=ignore, note=notes.append)
 
     return search
 
@@ -158,7 +172,7 @@ def test_the_baseline_survives_failures(
     with pytest.raises(RunError):
         go(several, "run", MadeUp(trials, 0, failures=(1,)))  # so that the first network is trial 1
     go(several, "run", MadeUp(trials, 0))
-    run = Run(tmp_path / "run", several, Budget(macs=1e10), None)
+    run = Run(tmp_path / "run", several, AMPLE, None)
     again = MadeUp(run.folder / "baseline", 0, failures=(1,))
     monkeypatch.setattr(step, "evaluator", lambda run, folder, progress: again)
     if run.winner().iterations > run.trials()[1].iterations:
@@ -186,13 +200,25 @@ def test_the_journal_says_what_was_decided(config: SearchConfig, go: Go, tmp_pat
     assert "was not raised by more than" in decided["reignite"]
 
 
-def test_the_parallel_phase_refuses_a_table_that_cannot_price_it(
-    config: SearchConfig, tmp_path: Path
+def test_sub_networks_stand_on_the_best_network_that_leaves_room(
+    config: SearchConfig, go: Go, notes: list[str], tmp_path: Path
 ) -> None:
-    run = Run(tmp_path / "run", config, Budget(latency_ms=100), tmp_path / "table")
-    with pytest.raises(InvalidConfig, match="connections of sub-networks"):
-        step.require_no_table(run)
-    step.require_no_table(replace(run, budget=Budget(macs=1), table_folder=None))
+    made_up = MadeUp(tmp_path / "run" / "trials", 0)
+    grown = go(serial(config, max_sample=12), "run", made_up)
+    best, *others = ranked(grown)
+    full = Budget(macs=best.macs)  # to the last MAC
+    run = Run(tmp_path / "run", config, full, None)
+    expected = step.parallel_base(run, grown)
+    assert expected != best.code and expected in {trial.code for trial in others}
+    run.folder.joinpath(JOURNAL).unlink()  # the same trials under the tight budget
+    journal = Journal(run.folder / JOURNAL, run.header())
+    for trial in grown:
+        journal.append(trial)
+    trials = go(config, "run", made_up, "parallel", full)
+    new = [trial for trial in trials if trial.phase == "parallel"]
+    assert {trial.parent_code for trial in new} == {expected}
+    assert all(trial.macs <= best.macs for trial in new)
+    assert any("leaves no room" in note and str(expected) in note for note in notes)
 
 
 def test_a_space_that_runs_dry_ends_the_search_with_what_it_found(

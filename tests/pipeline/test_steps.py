@@ -15,7 +15,7 @@ import yaml
 from spnas_hw.cli import main
 from spnas_hw.config import Dataset
 from spnas_hw.errors import InvalidConfig, SpnasError, TrainingError
-from spnas_hw.pipeline import search, steps
+from spnas_hw.pipeline import search, start, steps
 from spnas_hw.pipeline.sp_nas import load_pipeline
 from spnas_hw.run import Run
 from spnas_hw.search.loop import Evaluation
@@ -188,4 +188,5 @@ def test_a_step_without_what_it_builds_on(home: Path, copied: Run) -> None:
 
 def test_other_classes_than_those_of_the_data_are_refused(copied: Run) -> None:
     with pytest.raises(InvalidConfig, match=r"class 0 .* 'pedestrian', in voc data it is 'aeroplane'"):
-        search.check(replace(copied, config=replace(copied.config, dataset=Dataset("voc", Path("x")))), True)
+        voc = replace(copied.config, dataset=Dataset("voc", Path("x")))
+        start.check(replace(copied, config=voc), True, ["serial"])

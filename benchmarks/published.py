@@ -1,0 +1,143 @@
+"""The published networks of SP-NAS as whole detectors: built, costed, exported, and held against PyTorch.
+
+Weights are random (the trained ones are no longer to be had), scaled so that boxes and scores vary from place
+to place; costs do not depend on them. Agreement is that of the exported ONNX in ONNX Runtime with mmdet's own
+prediction, on synthetic streets.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, replace
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.table import Table
+from torch import nn
+
+from profilers.backends import backend_by_name
+from profilers.environment import package_version
+from spnas_hw import console
+from spnas_hw.config import load_search
+from spnas_hw.cost.composition import cost
+from spnas_hw.cost.workload import Size
+from spnas_hw.detection.datasets import image_paths, prepare
+from spnas_hw.detection.detector import build_model
+from spnas_hw.detection.inference import detect, preprocess
+from spnas_hw.export.detector import detector_onnx
+from spnas_hw.export.parity import parity
+from spnas_hw.space.architecture import Architecture
+from spnas_hw.space.codec import decode, encode
+from spnas_hw.space.detector import Detector
+
+RESULT = Path(__file__).parent / "results" / "published.json"
+ECP = "rd_11121111-21111-112-1111-1111_0-0-2-0-3"
+COCO = "x(32x4d)_1111-21111-2111111111111111111111111-211-1_1-0-2-1-2"
+PUBLISHED = {"params": 115.9e6, "macs": 984.2e9}
+"""Of the detector on ECP, at 1920x1024; the model zoo tells neither which detector nor how it counted."""
+FULL: dict[str, Size] = {ECP: (1024, 1920), COCO: (800, 1344)}
+PACKAGES = ("torch", "onedl-mmdetection", "onnx", "onnxruntime")
+
+
+def main(
+    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH of the images for the comparison.")] = "256x512",
+    images: Annotated[int, typer.Option(min=1, help="Images for the comparison.")] = 4,
+) -> None:
+    torch.set_num_threads(1)
+    height, width = (int(side) for side in size.split("x"))
+    data = load_search("demo").dataset
+    prepare(data, (height, width))
+    paths = image_paths(data, "val")[:images]
+    rows = []
+    for code, classes in ((ECP, ("pedestrian", "rider")), (COCO, tuple(map(str, range(80))))):
+        for kind in ("faster_rcnn", "cascade_rcnn"):
+            detector = Detector(classes, type=kind)
+            rows.append(_row(decode(code), detector, (height, width), paths))
+            console.stderr.print(json.dumps(rows[-1]), highlight=False)
+    _report(rows)
+    about = {
+        "date": date.today().isoformat(),
+        "packages": {name: package_version(name) for name in PACKAGES},
+        "published": PUBLISHED,
+    }
+    RESULT.write_text(json.dumps({"provenance": about, "detectors": rows}, indent=1) + "\n")
+
+
+def _row(architecture: Architecture, detector: Detector, size: Size, paths: list[Path]) -> dict[str, Any]:
+    serial = replace(architecture, stages=tuple(replace(s, branches=0) for s in architecture.stages))
+    full = FULL[encode(architecture)]
+    found, alone = (cost(each, detector, full, None) for each in (architecture, serial))
+    model = lively(build_model(architecture, detector))
+    begin = time.perf_counter()
+    exported = detector_onnx(model, detector, size)
+    seconds = time.perf_counter() - begin
+    with backend_by_name("onnxruntime", threads=1) as backend:
+        session = backend.load(exported)
+
+        def run(image: Any) -> Any:
+            outputs = session.run({"image": image})
+            assert outputs["nms_converged"]
+            real = outputs["labels"] >= 0
+            return outputs["boxes"][real], outputs["scores"][real], outputs["labels"][real]
+
+        agreement = parity(
+            [preprocess(path, size) for path in paths],
+            lambda image: detect(model, image),
+            run,
+            detector.score_threshold,
+        )
+    return {
+        "code": encode(architecture),
+        "detector": detector.type,
+        "classes": len(detector.classes),
+        "params": found.params,
+        "built_params": sum(p.numel() for p in model.parameters()),
+        "full_size": full,
+        "macs": found.macs,
+        "serial_params": alone.params,
+        "serial_macs": alone.macs,
+        "export_seconds": round(seconds, 1),
+        "compared_at": size,
+        "parity": {**asdict(agreement), "agreement": agreement.agreement},
+    }
+
+
+def lively(model: nn.Module) -> nn.Module:
+    """Random weights under which a detector finds different things in different places."""
+    generator = torch.Generator().manual_seed(0)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data.uniform_(0.2, 0.6, generator=generator)
+        elif name.rpartition(".")[2] in ("rpn_cls", "rpn_reg", "fc_cls", "fc_reg"):
+            module.weight.data.normal_(0, 0.05, generator=generator)
+        if name.endswith("fc_cls"):
+            module.bias.data[-1] = 3.0  # background: not everything is an object
+    return model.eval()
+
+
+def _report(rows: list[dict[str, Any]]) -> None:
+    table = Table("code", "detector", "M params", "GMACs", "published", "agreement", "detections")
+    for row in rows:
+        told = ""
+        if row["code"] == ECP:
+            params, macs = row["params"] / PUBLISHED["params"], row["macs"] / PUBLISHED["macs"]
+            told = f"params {params - 1:+.1%}, MACs {macs - 1:+.1%}"
+        agreed = row["parity"]["agreement"]
+        table.add_row(
+            row["code"],
+            row["detector"],
+            f"{row['params'] / 1e6:.1f}",
+            f"{row['macs'] / 1e9:.1f}",
+            told,
+            "none detected" if agreed is None else f"{agreed:.2%}",
+            str(row["parity"]["detections"]),
+        )
+    console.stdout.print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
