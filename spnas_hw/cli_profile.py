@@ -136,6 +136,9 @@ def predict(
             min=3, help="Measure so many random detectors whole, and compare with their predictions."
         ),
     ] = None,
+    parallel: Annotated[
+        bool, typer.Option("--parallel", help="The random detectors have sub-networks.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random detectors.")] = 0,
     cache: Annotated[
         Path | None, typer.Option(help="Keep the exported detectors, and what the runtime builds, here.")
@@ -158,7 +161,9 @@ def predict(
         precision = LatencyTable.read(folder).provenance.precision
         workloads = profile_step.workloads_folder(config, precision)
         with console.bar(console.stderr, "validating") as progress:
-            proof = validation_step.validate(loaded, folder, validate, seed, gpu, home, workloads, progress)
+            proof = validation_step.validate(
+                loaded, folder, validate, seed, gpu, home, workloads, progress, parallel
+            )
         if as_json:
             console.print_json(asdict(proof))
         else:

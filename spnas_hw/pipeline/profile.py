@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Collection
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from spnas_hw.cost.closed_set import closed_set
 from spnas_hw.cost.composition import cost
 from spnas_hw.errors import InvalidConfig
 from spnas_hw.run import read_table
-from spnas_hw.space.architecture import Architecture
+from spnas_hw.space.architecture import BRANCHES_MAX, Architecture, Stage
 from spnas_hw.space.codec import decode, encode
 from spnas_hw.space.search_space import SearchSpace
 
@@ -61,17 +61,34 @@ def calibration_architectures(config: SearchConfig, count: int) -> list[Architec
 
 
 def distinct_samples(
-    space: SearchSpace, count: int, rng: np.random.Generator, without: Collection[Architecture] = ()
+    space: SearchSpace,
+    count: int,
+    rng: np.random.Generator,
+    without: Collection[Architecture] = (),
+    parallel: bool = False,
 ) -> list[Architecture]:
-    """At most `count` random architectures; fewer where the space is that small."""
+    """At most `count` random architectures; fewer where the space is that small. `parallel`: with
+    sub-networks, each number of them at a stage and either kind equally likely."""
     found: dict[Architecture, None] = {}
     for _ in range(50 * count):
         if len(found) == count:
             break
         architecture = space.sample(rng)
+        if parallel:
+            architecture = _with_branches(architecture, rng)
         if architecture not in without:
             found[architecture] = None
     return list(found)
+
+
+def _with_branches(serial: Architecture, rng: np.random.Generator) -> Architecture:
+    counts = rng.integers(BRANCHES_MAX + 1, size=len(serial.stages))
+    own = rng.random(len(serial.stages)) < 0.5
+    stages = [
+        Stage(stage.doubles, int(count), bool(count and owns))
+        for stage, count, owns in zip(serial.stages, counts, own, strict=True)
+    ]
+    return replace(serial, stages=tuple(stages))
 
 
 def space_hash(config: SearchConfig) -> str:

@@ -93,6 +93,7 @@ def validate(
     home: Path,
     workloads_folder: Path,
     progress: Progress,
+    parallel: bool = False,
 ) -> Proof:
     """Measures `count` random detectors of the space whole, several times, and every block alone.
 
@@ -100,6 +101,7 @@ def validate(
         gpu: a word of the GPU's name, for a table of a GPU.
         home: exported detectors are kept here for the next time.
         workloads_folder: of the exported workloads of the space; exported where they are not there.
+        parallel: the detectors have sub-networks.
 
     Raises:
         InvalidConfig: the table is of another device, runtime version or space, or is only estimated.
@@ -108,7 +110,7 @@ def validate(
     table = read_table(table_folder, config)
     device = _device_of(table, config, gpu, home)
     used = calibration_architectures(config, table.provenance.calibration_networks)
-    chosen = distinct_samples(config.space, count, np.random.default_rng(seed), without=used)
+    chosen = distinct_samples(config.space, count, np.random.default_rng(seed), used, parallel)
     loads = [workloads(architecture, config.detector, config.size) for architecture in chosen]
     predicted = [latency_ms(network, table.costs()) for network in loads]  # before anything is measured
     precision = table.provenance.precision
