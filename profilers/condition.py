@@ -18,6 +18,9 @@ THROTTLING = {
 """Bits of NVML's clock event reasons that mean the device is slower than it could be. Idle (0x1) and clocks
 set by an application (0x2) are not among them."""
 
+POWER_CAP = THROTTLING[0x4]
+"""Many boards are at it whenever they work (T4, L4, laptops): it is their speed, and no disturbance."""
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -30,16 +33,22 @@ class Condition:
     energy_mj: int | None = None  # counter, since the driver was loaded
     used_bytes: int | None = None  # device memory in use by everyone, the driver's own left out
     throttle_reasons: tuple[str, ...] | None = None  # values of THROTTLING that hold now
-    violation_ns: int | None = None  # counter: time spent below the clocks asked for, for power or heat
+    violation_ns: int | None = None  # counter: time spent below the clocks asked for, for heat
 
 
 def throttled(before: Condition, after: Condition) -> bool:
-    """Whether the device was held back at either moment or, by its counter, in between."""
-    if before.throttle_reasons or after.throttle_reasons:
+    """Whether heat or a fault held the device back at either moment or, by its counter, in between."""
+    reasons = {*(before.throttle_reasons or ()), *(after.throttle_reasons or ())}
+    if reasons - {POWER_CAP}:
         return True
     if before.violation_ns is None or after.violation_ns is None:
         return False
     return after.violation_ns > before.violation_ns
+
+
+def power_capped(before: Condition, after: Condition) -> bool:
+    """Whether the device was at its power limit at either moment."""
+    return POWER_CAP in (before.throttle_reasons or ()) or POWER_CAP in (after.throttle_reasons or ())
 
 
 def condition_facts(conditions: Sequence[Condition]) -> dict[str, str | int | float | None]:

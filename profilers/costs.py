@@ -52,7 +52,7 @@ def failure(workload: Workload, timings: Mapping[Network, Timing]) -> str:
     """Why a workload has no cost: its first network that failed, was throttled throughout, or is missing."""
     for probe in workload.probes:
         timing = timings.get(probe.parts)
-        if timing is None or not timing.bursts:
+        if timing is None or timing.reason is not None or not timing.bursts:
             return f"network {' + '.join(probe.parts)}: {_failure(timing)}"
     return "not measured"
 
@@ -61,7 +61,7 @@ def _failure(timing: Timing | None) -> str:
     if timing is not None and timing.reason is not None:
         return timing.reason
     if timing is not None and timing.throttled_bursts:
-        return f"all {timing.throttled_runs} runs were throttled: cool the device or raise its power limit"
+        return f"all {timing.throttled_runs} runs were throttled: cool the device"
     return "not measured"
 
 
@@ -105,7 +105,7 @@ def row(
         activation_bytes=loaded.activation_bytes,
         device_bytes=loaded.device_bytes,
         energy_mj=timing.energy_mj,
-        note=loaded.note,
+        note=timing.note,
     )
 
 

@@ -5,7 +5,6 @@ Every function of cuda-bindings answers with a tuple whose first item is the err
 
 from __future__ import annotations
 
-import hashlib
 import uuid as uuids
 from collections.abc import Callable
 from itertools import pairwise
@@ -16,21 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profilers.errors import BackendUnavailable, MeasurementFailed
-from profilers.nvml import GpuDevice, cuda_driver_version, device_facts, devices
+from profilers.gpu_facts import gpu_facts
+from profilers.nvml import GpuDevice, bare_uuid, cuda_driver_version, devices
 
 
 class CudaDevice:
     """A device and one stream on it; `close` frees all that was allocated. For the thread that opened it.
 
     Attributes:
-        uuid: as NVML writes it, "GPU-...".
+        uuid: "GPU-...", also where it is that of a MIG instance.
         compute_capability: e.g. "8.6".
         cuda_driver: the newest CUDA the driver knows, e.g. "13.0".
         cuda_runtime: the CUDA of cuda-bindings.
         stream: handle of the stream, which does not wait for the default one.
 
     Args:
-        uuid: None: CUDA's first device.
+        uuid: "GPU-..." or "MIG-..."; None: CUDA's first device.
 
     Raises:
         BackendUnavailable: no cuda-bindings, no driver it can use, or no such device.
@@ -77,14 +77,8 @@ class CudaDevice:
 
     def facts(self) -> dict[str, str | int | float | None]:
         """What a table should know of the device; names no board."""
-        return {
-            "device": self.name,
-            "compute_capability": self.compute_capability,
-            "driver_version": device_facts(self.uuid)["driver_version"],
-            "cuda_driver": self.cuda_driver,
-            "cuda_runtime": self.cuda_runtime,
-            "uuid_hash": hashlib.sha256(self.uuid.encode()).hexdigest()[:16],
-        }
+        known = gpu_facts(self.name, self.uuid, self.compute_capability)
+        return known | {"cuda_driver": self.cuda_driver, "cuda_runtime": self.cuda_runtime}
 
     def malloc(self, size_bytes: int) -> int:
         """Address of new device memory; never 0, even for no bytes."""
@@ -166,7 +160,7 @@ class CudaDevice:
             raise BackendUnavailable(f"no CUDA device ({error.name}): {_driver_advice(self._cudart)}")
         present = [self._cudart.cudaGetDeviceProperties(number)[1] for number in range(count)]
         for number, properties in enumerate(present):
-            if uuid in (None, _uuid(properties)):
+            if uuid is None or bare_uuid(uuid) == bare_uuid(_uuid(properties)):
                 return number, properties
         names = ", ".join(_name(properties) for properties in present)
         raise BackendUnavailable(
@@ -214,11 +208,11 @@ def _cudart() -> Any:
     try:
         from cuda.bindings import runtime
     except ImportError as error:
-        raise BackendUnavailable(f"cuda-bindings is missing: {_install()}") from error
+        raise BackendUnavailable(f"cuda-bindings is missing: {install_bindings()}") from error
     return runtime
 
 
-def _install() -> str:
+def install_bindings() -> str:
     """The command that installs the cuda-bindings for this driver."""
     version = cuda_driver_version()
     if version is None:
@@ -234,7 +228,7 @@ def _driver_advice(cudart: Any) -> str:
     if known is None:
         return "install the NVIDIA driver; 'nvidia-smi' must list a GPU"
     if int(float(known)) < int(float(version)):
-        return f"the driver knows CUDA {known}, cuda-bindings is for {version}: {_install()}"
+        return f"the driver knows CUDA {known}, cuda-bindings is for {version}: {install_bindings()}"
     return "'nvidia-smi' must list a GPU that CUDA_VISIBLE_DEVICES does not hide"
 
 

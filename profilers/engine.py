@@ -19,7 +19,7 @@ from profilers.cuda import CudaDevice, Graph
 from profilers.errors import MeasurementFailed
 from profilers.network import Tensor, random_inputs, weights_bytes
 
-SAMPLE_MS = 0.1  # at least, between two events, which are good to about half a microsecond
+SAMPLE_MS = 1.0  # at least, between two events: their clock steps by half a microsecond
 HOST_BOUND = 0.8  # of the time of a run; beyond, launching may be what is timed (the threshold of trtexec)
 
 _ELEMENT_TYPES = {

@@ -18,6 +18,7 @@ beside foreign load (largest difference of a slope between the two times):
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profilers.backends import Backend, Session
-from profilers.condition import throttled
+from profilers.condition import power_capped, throttled
 from profilers.errors import MeasurementFailed
 from profilers.measurements import Engine, Loaded, Measurements
 from profilers.reference import reference_network
@@ -34,6 +35,13 @@ from profilers.stats import burst_ms, checked
 
 Progress = Callable[[float, int], None]
 """Told (networks done, networks in all); the first grows by fractions."""
+
+_OUT_OF_MEMORY = re.compile(
+    "out.?of.?memory|memory.?alloc|bad.?alloc|(fail|cannot|could not|unable).{0,20}alloc"
+    "|(insufficient|not enough).{0,20}memory",
+    re.IGNORECASE,
+)
+"""How runtimes say that there is too little of it."""
 
 Centres = Mapping[Engine, tuple[float, float]]
 """Latency in units of the reference and the half width of its confidence interval."""
@@ -51,11 +59,12 @@ class Settings:
         max_network_ms: after `min_rounds`, a network stops when it ran this long.
         target_ci: a cost is settled when its 95 % confidence interval is within this fraction of it.
         group_networks: networks open at a time.
-        group_bytes: size of the models open at a time; one workload's networks are never parted.
+        group_bytes: size of the models open at a time; see `profilers.protocol.network_groups`.
         attempts: measurements of a workload whose cost comes out negative before it counts as failed.
         rebuilt_rows: so many rows, spread over the range of costs, have their largest network built anew,
         rebuilds: so many times, to see how much one build differs from the next.
-        energy_ms: where the device counts energy, the largest network of each row runs this long for it.
+        energy_ms: where the device counts energy, the largest network of each row runs this long for it;
+            NVML's counter moves every 20 to 100 ms.
     """
 
     warmup_ms: float = 300.0
@@ -69,7 +78,7 @@ class Settings:
     attempts: int = 3
     rebuilt_rows: int = 6
     rebuilds: int = 2
-    energy_ms: float = 500.0
+    energy_ms: float = 3000.0
 
 
 class Sitting:
@@ -94,19 +103,25 @@ class Sitting:
         measurements.begin()
 
     def reference_burst(self) -> None:
-        """Time one burst of the reference."""
-        runs, is_throttled = self.burst(self._reference, self._iterations)
+        """Time one burst of the reference. Raises MeasurementFailed: the device no longer works."""
+        try:
+            runs, is_throttled, _ = self.burst(self._reference, self._iterations)
+        except MeasurementFailed as error:
+            raise MeasurementFailed(
+                f"the reference network no longer runs ({error}): look at the device, then give the same "
+                "command again"
+            ) from error
         if self._is_new or not is_throttled:
             self.measurements.add_reference(burst_ms(runs))
         self._is_new = False
 
-    def burst(self, session: Session, iterations: int) -> tuple[NDArray[np.float64], bool]:
-        """Latencies of back-to-back runs, and whether the device was throttled meanwhile."""
+    def burst(self, session: Session, iterations: int) -> tuple[NDArray[np.float64], bool, bool]:
+        """Latencies of back-to-back runs; whether the device was throttled; whether at its power limit."""
         # The first run finds the caches full of another network.
         runs = checked(session.time_ms(iterations + 1)[1:])
         before, self._last = self._last, self.backend.condition()
         self.measurements.add_condition(self._last)
-        return runs, throttled(before, self._last)
+        return runs, throttled(before, self._last), power_capped(before, self._last)
 
     def close(self) -> None:
         self._reference.close()
@@ -151,20 +166,26 @@ class Group:
         self._sitting.reference_burst()
 
     def measure_energy(self, engines: Collection[Engine]) -> None:
-        """Energy of one run of each, where the device has a counter."""
+        """Energy of one run of each, where the device has a counter; none of one that fails."""
         backend, length_ms = self._sitting.backend, self._settings.energy_ms
         if length_ms <= 0 or backend.condition().energy_mj is None:
             return
         for engine in engines:
             timing = self._measurements.timing(engine)
-            if timing.energy_mj is None and timing.bursts:
+            if timing.energy_mj is not None or not timing.bursts or timing.reason is not None:
+                continue
+            runs = math.ceil(length_ms / float(np.median(np.concatenate(timing.bursts))))
+            try:
                 session = self._session(engine)
-                runs = math.ceil(length_ms / float(np.median(np.concatenate(timing.bursts))))
                 before = backend.condition().energy_mj
                 session.time_ms(runs)
-                after = backend.condition().energy_mj
-                if before is not None and after is not None and after > before:
-                    self._measurements.add_energy(engine, (after - before) / runs)
+            except MeasurementFailed:
+                self._drop(engine)
+                self._sitting.reference_burst()
+                continue
+            after = backend.condition().energy_mj
+            if before is not None and after is not None and after > before:
+                self._measurements.add_energy(engine, (after - before) / runs)
 
     def close(self) -> None:
         """Close every session."""
@@ -175,17 +196,33 @@ class Group:
     def _turn(self, engine: Engine) -> None:
         try:
             session = self._session(engine)
-            self._sitting.reference_burst()
-            runs, is_throttled = self._sitting.burst(session, self._iterations[engine])
         except MeasurementFailed as error:
-            self._measurements.add_failed(engine, str(error))
-            if engine in self._sessions:
-                self._sessions.pop(engine).close()
+            self._fail(engine, error)
+            return
+        self._sitting.reference_burst()
+        try:
+            runs, is_throttled, is_capped = self._sitting.burst(session, self._iterations[engine])
+        except MeasurementFailed as error:
+            self._fail(engine, error)
             return
         if is_throttled:
             self._measurements.add_throttled(engine, runs.size)
         else:
-            self._measurements.add_burst(engine, runs)
+            self._measurements.add_burst(engine, runs, is_capped)
+
+    def _fail(self, engine: Engine, error: MeasurementFailed) -> None:
+        """Keep the reason. Raises MeasurementFailed: the reference fails too, so the device is lost."""
+        self._drop(engine)
+        try:
+            self._sitting.reference_burst()
+        except MeasurementFailed:
+            self._measurements.add_lost(engine, str(error))
+            raise
+        self._measurements.add_failed(engine, str(error))
+
+    def _drop(self, engine: Engine) -> None:
+        if engine in self._sessions:
+            self._sessions.pop(engine).close()
 
     def _session(self, engine: Engine) -> Session:
         if engine in self._sessions:
@@ -194,10 +231,10 @@ class Group:
         start = time.perf_counter()
         try:
             session = self._load(engine)
-        except MeasurementFailed:
-            if not self._sessions:
+        except MeasurementFailed as error:
+            if not self._sessions or not _OUT_OF_MEMORY.search(str(error)):
                 raise
-            self.close()  # the others may have left too little memory; they come back at their turn
+            self.close()  # the others left too little memory; they come back at their turn
             session = self._load(engine)
         build_s = time.perf_counter() - start
         self._sessions[engine] = session

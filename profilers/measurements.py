@@ -6,19 +6,22 @@ The first line of the file says what is measured, and with what. Then one JSON o
     {"reference_ms": 0.43}                        a burst of the reference network
     {"condition": {..}}                           state of the device after a burst, where it tells
     {"engine": [3, 0], "loaded": {..}}            network 3 of the manifest, build 0: memory, build time, note
-    {"engine": [3, 0], "runs_ms": [..]}           a burst
+    {"engine": [3, 0], "runs_ms": [..]}           a burst; with "capped": true at the device's power limit
     {"engine": [3, 0], "throttled": 12}           a burst of twelve runs, discarded
     {"engine": [3, 0], "energy_mj": 31.5}         energy of one run
-    {"engine": [3, 0], "failed": "reason"}
+    {"engine": [3, 0], "failed": "reason"}        tried once more in the next sitting; then for good
+    {"engine": [3, 0], "lost": "reason"}          likewise: the whole device failed with it, maybe by it
     {"again": [[3, 0], ..]}                       forget these
 
-Killed at any moment, a process loses the burst it was in. A torn last line is cut off.
+Killed at any moment, a process loses the burst it was in. A torn last line is cut off. The file is locked
+while it is open: what two processes measured at once would be neighbours, and are not.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -30,12 +33,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profilers.condition import Condition
-from profilers.errors import InvalidTable
+from profilers.errors import InvalidTable, ProfilerError
 from profilers.stats import burst_ms, median_ci
+
+if sys.platform != "win32":
+    import fcntl
 
 Engine = tuple[int, int]
 """The number of a network in its manifest, and which build of it."""
 
+_TRIES = 2  # sittings in which an engine may fail
 _NEIGHBOURS = 5  # reference bursts looked at on either side
 _SYNC_S = 1.0  # so much a power failure may cost; a killed process costs nothing that was written
 
@@ -57,11 +64,21 @@ class Timing:
 
     loaded: Loaded | None = None
     reason: str | None = None  # why it failed
+    failures: int = 0
     energy_mj: float | None = None  # of one run
     bursts: list[NDArray[np.float64]] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     throttled_bursts: int = 0
     throttled_runs: int = 0
+    capped_bursts: int = 0  # of the bursts, those at the power limit
+
+    @property
+    def note(self) -> str | None:
+        """What the reader of a row should know."""
+        own = None if self.loaded is None else self.loaded.note
+        count = f"{self.capped_bursts} of {len(self.bursts)} bursts"
+        capped = f"the device was at its power limit in {count}" if self.capped_bursts else None
+        return "; ".join(filter(None, (own, capped))) or None
 
     @property
     def rounds(self) -> int:
@@ -82,6 +99,7 @@ class Measurements:
 
     Raises:
         InvalidTable: the file is of another subject, or damaged before its last line.
+        ProfilerError: another process has it open.
     """
 
     def __init__(self, path: Path | None = None, subject: Mapping[str, Any] | None = None) -> None:
@@ -93,10 +111,14 @@ class Measurements:
         self._file: TextIO | None = None
         self._synced = time.monotonic()
         if path is not None:
-            self._replay(path, json.dumps(dict(subject or {}), sort_keys=True))
+            try:
+                self._open(path, json.dumps(dict(subject or {}), sort_keys=True))
+            except BaseException:
+                self.close()
+                raise
 
     def begin(self) -> None:
-        """A device has just been woken up."""
+        """A device has just been woken up; what failed once is tried again."""
         self._add({"sitting": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")})
 
     def add_reference(self, value_ms: float) -> None:
@@ -109,8 +131,9 @@ class Measurements:
     def add_loaded(self, engine: Engine, loaded: Loaded) -> None:
         self._add({"engine": engine, "loaded": asdict(loaded)})
 
-    def add_burst(self, engine: Engine, runs_ms: NDArray[np.float64]) -> None:
-        self._add({"engine": engine, "runs_ms": [float(run) for run in runs_ms]})
+    def add_burst(self, engine: Engine, runs_ms: NDArray[np.float64], capped: bool = False) -> None:
+        event = {"engine": engine, "runs_ms": [float(run) for run in runs_ms]}
+        self._add(event | {"capped": True} if capped else event)
 
     def add_throttled(self, engine: Engine, runs: int) -> None:
         self._add({"engine": engine, "throttled": runs})
@@ -120,6 +143,10 @@ class Measurements:
 
     def add_failed(self, engine: Engine, reason: str) -> None:
         self._add({"engine": engine, "failed": reason})
+
+    def add_lost(self, engine: Engine, reason: str) -> None:
+        """The device failed while this engine had its turn: maybe the engine's fault, maybe not."""
+        self._add({"engine": engine, "lost": reason})
 
     def forget(self, engines: Iterable[Engine]) -> None:
         """Their bursts count no longer; they are measured again."""
@@ -184,6 +211,8 @@ class Measurements:
     def _take(self, event: Mapping[str, Any]) -> None:
         if "sitting" in event:
             self._sitting_starts.append(len(self.reference_ms))
+            for timing in self.timings.values():
+                timing.reason = timing.reason if timing.failures >= _TRIES else None
         elif "reference_ms" in event:
             self.reference_ms.append(float(event["reference_ms"]))
         elif "condition" in event:
@@ -202,19 +231,33 @@ class Measurements:
         elif "runs_ms" in event:
             timing.bursts.append(np.array(event["runs_ms"], dtype=np.float64))
             timing.positions.append(len(self.reference_ms) - 1)
+            timing.capped_bursts += bool(event.get("capped"))
         elif "throttled" in event:
             timing.throttled_bursts += 1
             timing.throttled_runs += int(event["throttled"])
         elif "energy_mj" in event:
             timing.energy_mj = float(event["energy_mj"])
         else:
-            timing.reason = str(event["failed"])
+            lost = event.get("lost")
+            timing.reason = str(event["failed"]) if lost is None else f"the device was lost with it: {lost}"
+            timing.failures += 1
 
-    def _replay(self, path: Path, header: str) -> None:
+    def _open(self, path: Path, header: str) -> None:
+        """Locks the file, and takes what is in it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ProfilerError(
+                    f"another process is writing {path.name}: wait for it, or measure into another folder"
+                ) from error
         lines = _whole_lines(path)
         if lines and lines[0] != header:
             raise InvalidTable(
-                f"{path.name} is of another manifest, backend or settings: remove it to start anew"
+                f"{path.name} is of another manifest, backend or settings ({_different(lines[0], header)}): "
+                "remove it to start anew"
             )
         for number, line in enumerate(lines[1:], start=2):
             try:
@@ -223,11 +266,18 @@ class Measurements:
                 raise InvalidTable(
                     f"{path.name}, line {number} is damaged: remove it to start anew"
                 ) from error
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
         if not lines:
             self._file.write(header + "\n")
             self._file.flush()
+
+
+def _different(header: str, other: str) -> str:
+    """Names of what is not the same in two subjects."""
+    try:
+        first, second = (one.pop("backend", {}) | one for one in map(json.loads, (header, other)))
+    except (ValueError, TypeError, AttributeError):
+        return "its first line is damaged"
+    return ", ".join(sorted(key for key in {*first, *second} if first.get(key) != second.get(key)))
 
 
 def _condition(document: Mapping[str, Any]) -> Condition:
@@ -236,8 +286,6 @@ def _condition(document: Mapping[str, Any]) -> Condition:
 
 
 def _whole_lines(path: Path) -> list[str]:
-    if not path.exists():
-        return []
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):

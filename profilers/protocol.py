@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from profilers.backends import Backend, Facts, Session
+from profilers.backends import Backend, Facts, Session, without_cache
 from profilers.calibration import Calibration, calibration
 from profilers.condition import condition_facts
 from profilers.costs import Cost, cost, failure, is_settled, row
@@ -38,6 +38,7 @@ def measure_manifest(
     `again`. Until the table is there, every burst is kept in `out / <name>.measurements.jsonl`, and calling
     again goes on from it. A network that fails makes its workloads failed rows. A cost that is negative
     beyond its confidence interval is measured again, `settings.attempts` times in all, and then fails.
+    Where the reference network fails too the device is lost: there is no table, and calling again goes on.
 
     Args:
         backend: entered.
@@ -46,14 +47,18 @@ def measure_manifest(
         TableMismatch: the folder of the table holds one of another search space.
         InvalidTable: there are measurements of another manifest, backend or settings.
         MeasurementFailed: the reference network itself does not run.
+        ProfilerError: another process measures the same.
     """
     settings = settings or Settings()
     facts = backend.describe()
     folder = out / _name(manifest, facts)
     if _is_measured(folder, manifest, facts) and not again:
         return folder
+    journal = out / f"{folder.name}.measurements.jsonl"
+    if again and _is_of_the_table(journal, folder):
+        journal.unlink()
     subject = {"manifest_sha256": manifest.sha256, "backend": facts, "settings": asdict(settings)}
-    measurements = Measurements(out / f"{folder.name}.measurements.jsonl", subject)
+    measurements = Measurements(journal, subject)
     try:
         profiling = _Profiling(manifest, backend, measurements, settings, progress)
         rows, calibrated = profiling.rows()
@@ -143,7 +148,8 @@ class _Profiling:
             builds = [(number, 1 + build) for build in range(self.settings.rebuilds)]
             group = Group(sitting, self._load)
             try:
-                group.measure(builds, lambda engine, centres: True)
+                with without_cache(self.backend):  # an engine from a cache would be the same again
+                    group.measure(builds, lambda engine, centres: True)
             finally:
                 group.close()
             centres = [self.measurements.centre(engine) for engine in ((number, 0), *builds)]
@@ -205,8 +211,9 @@ class _Profiling:
 def network_groups(manifest: Manifest, pending: set[Network], settings: Settings) -> Iterator[list[Network]]:
     """Part the pending networks into groups that are open together, workloads that share networks in one.
 
-    The networks of one workload stay together, also where that exceeds the bounds: its cost is a difference,
-    and differences are what interleaving keeps true.
+    What no earlier group holds of a workload stays together, also where that exceeds the bounds: a cost is a
+    difference, and differences are what interleaving keeps true. A context that many workloads share is in
+    one group only; the reference network links it to the others.
     """
     sizes = manifest.part_bytes()
     together = [{probe.parts for probe in workload.probes} for workload in manifest.workloads]
@@ -254,6 +261,12 @@ def _is_measured(folder: Path, manifest: Manifest, facts: Facts) -> bool:
     same = {key: facts[key] for key in _OWN_FACTS} == {key: getattr(found, key) for key in _OWN_FACTS}
     others = {key: value for key, value in facts.items() if key not in _OWN_FACTS}
     return same and found.manifest_sha256 == manifest.sha256 and others.items() <= found.environment.items()
+
+
+def _is_of_the_table(journal: Path, folder: Path) -> bool:
+    """Whether the measurements are those that became the table: a process ended before it removed them."""
+    table = folder / "table.csv"
+    return journal.exists() and table.exists() and journal.stat().st_mtime_ns <= table.stat().st_mtime_ns
 
 
 _OWN_FACTS = ("device", "runtime", "runtime_version", "threads")

@@ -16,6 +16,7 @@ import math
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -150,25 +151,28 @@ class LatencyTable:
         return table_name(p.device, p.runtime, p.precision, *size, threads=p.threads)
 
     def write(self, folder: Path) -> None:
-        """Write the folder, replacing an older table there; a reader sees the old one or the new one."""
+        """Write the folder, replacing an older table there; a reader sees the old one or the new one.
+
+        On return it is on the disk: what it was made of may be removed.
+        """
         table = _csv_from_rows(self.rows)
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        old = fresh.with_name(fresh.name + "-old")
         try:
             fresh.chmod(0o755)
             (fresh / "table.csv").write_bytes(table)
             (fresh / "provenance.json").write_bytes(_json_from_provenance(self.provenance, table))
-            old = fresh.with_name(fresh.name + "-old")
+            for path in (*fresh.iterdir(), fresh):
+                _sync(path)
             if folder.exists():
                 os.replace(folder, old)
-            try:
-                os.replace(fresh, folder)
-            except OSError:
-                if old.exists():
-                    os.replace(old, folder)
-                raise
+            os.replace(fresh, folder)
+            _sync(folder.parent)
+        finally:  # whatever interrupted it, Ctrl-C included
+            if old.exists() and not folder.exists():
+                os.replace(old, folder)
             shutil.rmtree(old, ignore_errors=True)
-        finally:
             shutil.rmtree(fresh, ignore_errors=True)
 
     @classmethod
@@ -259,6 +263,16 @@ def _provenance_from_json(content: bytes, folder: str, table: bytes) -> Provenan
 
 def _digest(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk; Windows does not open folders."""
+    if sys.platform != "win32":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _read_bytes(path: Path) -> bytes:

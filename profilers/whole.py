@@ -92,5 +92,5 @@ def _model_latency(measurements: Measurements, engine: Engine, reference_ms: flo
         weights_bytes=timing.loaded.weights_bytes,
         activation_bytes=timing.loaded.activation_bytes,
         throttled=timing.throttled_runs,
-        note=timing.loaded.note,
+        note=timing.note,
     )

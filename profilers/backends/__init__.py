@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -118,6 +119,21 @@ def options_of(name: str) -> tuple[str, ...]:
 def cache_of(name: str) -> Path | None:
     """Where timing caches and layer information go unless told otherwise; None: nothing is built."""
     return Path("build/engines") / name if "cache" in options_of(name) else None
+
+
+@contextmanager
+def without_cache(backend: Backend) -> Iterator[None]:
+    """Inside, what is loaded is built from nothing: without timings, kernels or engines of earlier builds."""
+    cache = getattr(backend, "cache", None)
+    if cache is None:
+        yield
+        return
+    changed = cast(Any, backend)
+    changed.cache = None
+    try:
+        yield
+    finally:
+        changed.cache = cache
 
 
 def _constructor(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 from pathlib import Path
@@ -15,9 +16,11 @@ from profilers.backends import Facts, Model, bytes_from, model_from
 from profilers.backends.ort_session import OrtSession, nodes_elsewhere, refusal
 from profilers.clock import clock_for
 from profilers.condition import Condition
-from profilers.cuda_order import cuda_device
-from profilers.environment import cpu_name
+from profilers.cuda_order import CudaGpu, cuda_device
+from profilers.environment import cpu_name, package_version
 from profilers.errors import BackendUnavailable, MeasurementFailed
+from profilers.gpu_facts import gpu_facts, tensorrt_version
+from profilers.monitor import Monitor
 from profilers.nvml import GpuDevice
 
 CPU = "CPUExecutionProvider"
@@ -106,9 +109,7 @@ class OrtCudaBackend:
     def __init__(self, gpu: GpuDevice | None = None) -> None:
         self.gpu = gpu
         self._ort: ModuleType | None = None
-        self._ordinal = 0
-        self._device = ""
-        self._monitor: Any = None
+        self._awake: tuple[CudaGpu, Monitor] | None = None
 
     def __enter__(self) -> OrtCudaBackend:
         ort = _onnxruntime("onnxruntime-gpu")
@@ -121,20 +122,17 @@ class OrtCudaBackend:
         if hasattr(ort, "preload_dlls"):  # finds the CUDA libraries that pip installed; prints what it lacks
             with contextlib.redirect_stdout(io.StringIO()):
                 ort.preload_dlls()
-        self._ordinal, self._device, device_uuid = cuda_device(self.gpu)
-        from profilers.nvml import Monitor
-
-        self._monitor = Monitor(device_uuid)
+        device = cuda_device(self.gpu)
+        self._awake = device, Monitor(device.uuid)
         self._ort = ort
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ort = None
-        if self._monitor is not None:
-            self._monitor.close()
-        self._monitor = None
+        if self._awake is not None:
+            self._awake[1].close()
+        self._ort = self._awake = None
 
     def load(self, model: Model) -> OrtSession:
         """Raises BackendUnavailable: ONNX Runtime would not use the GPU; MeasurementFailed: its reason."""
@@ -150,10 +148,13 @@ class OrtCudaBackend:
         return [(CUDA, self._cuda_options(cuda_graph))]
 
     def describe(self) -> Facts:
-        return {
-            "device": self._device,
+        ort, device, _ = self._entered()
+        cudnn = (package_version(f"nvidia-cudnn-cu{major}") for major in (13, 12))
+        return gpu_facts(device.name, device.uuid, device.compute_capability) | {
+            "cuda_runtime": str(getattr(ort, "cuda_version", "")) or None,
+            "cudnn": next(filter(None, cudnn), None),
             "runtime": self.name,
-            "runtime_version": str(_entered(self._ort, self.name).__version__),
+            "runtime_version": str(ort.__version__),
             "threads": None,
             "execution_provider": self.provider,
             "graph_optimization": "all",
@@ -162,12 +163,11 @@ class OrtCudaBackend:
         }
 
     def condition(self) -> Condition:
-        _entered(self._ort, self.name)
-        found: Condition = self._monitor.condition()
-        return found
+        _, _, monitor = self._entered()
+        return monitor.condition()
 
     def _load(self, model: Model, cuda_graph: bool) -> OrtSession:
-        ort = _entered(self._ort, self.name)
+        ort, device, _ = self._entered()
         options = _options(ort)
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         providers = self.providers(model, cuda_graph)
@@ -179,14 +179,15 @@ class OrtCudaBackend:
                 "install the CUDA, cuDNN and TensorRT that this version of onnxruntime-gpu wants"
             )
         with refusal("load"):
-            loaded = OrtSession(ort, session, model, clock_for(threads=0)[1], cuda_ordinal=self._ordinal)
+            loaded = OrtSession(ort, session, model, clock_for(threads=0)[1], cuda_ordinal=device.number)
         loaded.note = nodes_elsewhere(session, self.provider)
         loaded.time_ms(3)  # a CUDA graph is captured in the first runs, or refused
         return loaded
 
     def _cuda_options(self, cuda_graph: bool) -> dict[str, str]:
+        _, device, _ = self._entered()
         return {
-            "device_id": str(self._ordinal),
+            "device_id": str(device.number),
             "use_tf32": "0",
             "cudnn_conv_algo_search": "EXHAUSTIVE",
             "cudnn_conv_use_max_workspace": "1",
@@ -194,6 +195,11 @@ class OrtCudaBackend:
             "arena_extend_strategy": "kSameAsRequested",
             "enable_cuda_graph": str(int(cuda_graph)),
         }
+
+    def _entered(self) -> tuple[Any, CudaGpu, Monitor]:
+        if self._awake is None:
+            raise BackendUnavailable(f"the {self.name} backend is used inside 'with' only")
+        return self._ort, *self._awake
 
 
 class OrtTensorrtBackend(OrtCudaBackend):
@@ -210,17 +216,23 @@ class OrtTensorrtBackend(OrtCudaBackend):
         super().__init__(gpu)
         self.cache = cache
 
+    def describe(self) -> Facts:
+        return super().describe() | {"tensorrt": tensorrt_version()}
+
     def providers(self, model: Model, cuda_graph: bool) -> list[tuple[str, dict[str, str]]]:
+        _, device, _ = self._entered()
         graph = model_from(model).graph
         tensors = [value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)]
         types = {*tensors, *(tensor.data_type for tensor in graph.initializer)}
         options = {
-            "device_id": str(self._ordinal),
+            "device_id": str(device.number),
             "trt_fp16_enable": str(int(TensorProto.FLOAT16 in types)),
             "trt_cuda_graph_enable": str(int(cuda_graph)),
         }
         if self.cache is not None:
             self.cache.mkdir(parents=True, exist_ok=True)
+            # ONNX Runtime's own key knows neither weights nor shapes, only names, which all networks share.
+            options["trt_engine_cache_prefix"] = hashlib.sha256(bytes_from(model)).hexdigest()[:16]
             for kind in ("engine", "timing"):
                 options |= {f"trt_{kind}_cache_enable": "1", f"trt_{kind}_cache_path": str(self.cache)}
         return [(TENSORRT, options), (CUDA, self._cuda_options(cuda_graph=False))]

@@ -25,7 +25,8 @@ from profilers.condition import Condition
 from profilers.cuda import CudaDevice, open_device
 from profilers.engine import EngineSession
 from profilers.errors import BackendUnavailable, EngineBuildFailed, MeasurementFailed
-from profilers.nvml import GpuDevice, Monitor
+from profilers.monitor import Monitor
+from profilers.nvml import GpuDevice
 
 INSTALL = "pip install tensorrt-rtx-cu13"
 MODEL_FAULTS = {"INSUFFICIENT_GPU_MEMORY", "MALFORMED_ENGINE"}  # other networks may still do

@@ -16,8 +16,10 @@ from profilers.clock import clock_for
 from profilers.condition import Condition
 from profilers.environment import cpu_name
 from profilers.errors import BackendUnavailable, MeasurementFailed
+from profilers.gpu_facts import gpu_facts
+from profilers.monitor import Monitor
 from profilers.network import random_inputs, weights_bytes
-from profilers.nvml import GpuDevice
+from profilers.nvml import GpuDevice, bare_uuid
 from profilers.torch_graph import TorchGraph
 
 INSTALL = "pip install torch, from the index that https://pytorch.org names for this driver"
@@ -51,7 +53,7 @@ class TorchCudaBackend:
         self.device = device
         self._torch: Any = None
         self._place: Any = None  # torch.device
-        self._monitor: Any = None
+        self._monitor: Monitor | None = None
         self._undo = ExitStack()
 
     def __enter__(self) -> TorchCudaBackend:
@@ -63,7 +65,7 @@ class TorchCudaBackend:
             if self.device == "cuda":
                 self._place = torch.device("cuda", _ordinal(torch, self.gpu))
                 undo.enter_context(torch.cuda.device(self._place))
-                self._monitor = undo.enter_context(_monitor(torch, self._place))
+                self._monitor = undo.enter_context(Monitor(_uuid(torch, self._place)))
             undo.enter_context(torch.inference_mode())
             _set(undo, torch.backends.cudnn, "benchmark", self.cudnn_benchmark)
             _set(undo, torch.backends.cudnn, "allow_tf32", False)
@@ -94,8 +96,7 @@ class TorchCudaBackend:
         torch = self._entered()
         on_gpu = self._place.type == "cuda"
         threads = torch.get_num_threads()
-        return {
-            "device": torch.cuda.get_device_name(self._place) if on_gpu else cpu_name(),
+        return self._device_facts(torch) | {
             "runtime": self.name,
             "runtime_version": str(torch.__version__),
             "threads": None if on_gpu else threads,
@@ -108,10 +109,16 @@ class TorchCudaBackend:
             "clock": "cuda events" if on_gpu else clock_for(threads)[0],
         }
 
+    def _device_facts(self, torch: Any) -> Facts:
+        if self._place.type != "cuda":
+            return {"device": cpu_name()}
+        major, minor = torch.cuda.get_device_capability(self._place)
+        name = torch.cuda.get_device_name(self._place)
+        return gpu_facts(name, _uuid(torch, self._place), f"{major}.{minor}")
+
     def condition(self) -> Condition:
         self._entered()
-        found: Condition = Condition() if self._monitor is None else self._monitor.condition()
-        return found
+        return Condition() if self._monitor is None else self._monitor.condition()
 
     def _entered(self) -> Any:
         if self._torch is None:
@@ -176,12 +183,12 @@ def _ordinal(torch: Any, gpu: GpuDevice | None) -> int:
         raise BackendUnavailable(f"PyTorch {torch.__version__} sees no CUDA device: {INSTALL}")
     number = 0
     if gpu is not None and gpu.uuid is not None:
-        seen = [_uuid(torch, i) for i in range(torch.cuda.device_count())]
-        if gpu.uuid not in seen:
+        seen = [bare_uuid(_uuid(torch, i)) for i in range(torch.cuda.device_count())]
+        if bare_uuid(gpu.uuid) not in seen:
             raise BackendUnavailable(f"PyTorch does not see {gpu.name}: look at CUDA_VISIBLE_DEVICES")
-        number = seen.index(gpu.uuid)
-    elif gpu is not None:
-        number = gpu.index
+        number = seen.index(bare_uuid(gpu.uuid))
+    elif gpu is not None and torch.cuda.device_count() > 1:
+        raise BackendUnavailable(f"the driver tells no UUID of {gpu.name}: choose it by CUDA_VISIBLE_DEVICES")
     try:
         torch.zeros(1, device=torch.device("cuda", number)).add_(1)
     except RuntimeError as error:
@@ -193,19 +200,8 @@ def _ordinal(torch: Any, gpu: GpuDevice | None) -> int:
 
 
 def _uuid(torch: Any, device: Any) -> str:
-    """As NVML writes it."""
+    """ "GPU-...", also where it is that of a MIG instance."""
     return f"GPU-{str(torch.cuda.get_device_properties(device).uuid).removeprefix('GPU-')}"
-
-
-@contextmanager
-def _monitor(torch: Any, device: Any) -> Iterator[Any]:
-    from profilers.nvml import Monitor
-
-    monitor = Monitor(_uuid(torch, device))
-    try:
-        yield monitor
-    finally:
-        monitor.close()
 
 
 def _set(undo: ExitStack, owner: Any, name: str, value: Any) -> None:

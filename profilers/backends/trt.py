@@ -21,7 +21,8 @@ from profilers.condition import Condition
 from profilers.cuda import CudaDevice, open_device
 from profilers.engine import EngineSession
 from profilers.errors import BackendUnavailable
-from profilers.nvml import GpuDevice, Monitor
+from profilers.monitor import Monitor
+from profilers.nvml import GpuDevice
 
 INSTALL = "pip install tensorrt, or tensorrt-cu12==10.4.0 for Volta (compute capability 7.0)"
 

@@ -24,6 +24,14 @@ def uuid_of(index: int) -> str:
     return f"GPU-{index}234abcd-0000-1111-2222-333344445555"
 
 
+def mig_uuid_of(number: int) -> str:
+    return f"MIG-{number}fedcba9-0000-1111-2222-333344445555"
+
+
+_MIG = 100  # handles from here on are those of MIG instances, which answer these calls only
+_ANSWERED_BY_INSTANCES = ("Name", "UUID", "MemoryInfo", "DeviceHandleFromMigDeviceHandle")
+
+
 def _filled(structure: Any, **values: int) -> Any:
     filled = structure()
     for name, value in values.items():
@@ -40,6 +48,8 @@ def _field_values(handle: int, fields: Sequence[int]) -> Any:
 
 def _memory_info(handle: int, version: int | None = None) -> Any:
     sizes = {"total": 16 << 30, "free": 12 << 30}
+    if handle >= _MIG:
+        sizes = {"total": 4 << 30, "free": 2 << 30}
     if version is None:
         return _filled(real.c_nvmlMemory_t, **sizes)
     assert version == real.nvmlMemory_v2
@@ -49,6 +59,12 @@ def _memory_info(handle: int, version: int | None = None) -> Any:
 def _violation(handle: int, policy: int) -> Any:
     times = {real.NVML_PERF_POLICY_POWER: 3000, real.NVML_PERF_POLICY_THERMAL: 400}
     return _filled(real.c_nvmlViolationTime_t, violationTime=times[policy])
+
+
+def _board(instance: int) -> int:
+    if instance < _MIG:
+        raise NVMLError(real.NVML_ERROR_INVALID_ARGUMENT)
+    return 0
 
 
 def machine(
@@ -61,6 +77,7 @@ def machine(
     compute_capability: tuple[int, int] = (7, 0),
     driver: str = "580.95.05",
     as_bytes: bool = False,
+    instances: Sequence[str] | None = None,
 ) -> SimpleNamespace:
     """What pynvml is on a machine with these GPUs, all alike.
 
@@ -70,6 +87,7 @@ def machine(
         lost: indices of boards that fell off the bus.
         reasons: bits of the clock event reasons.
         as_bytes: text comes as bytes, as from old releases.
+        instances: names of the MIG instances of the first GPU, with a gap in their numbers; None: no MIG.
     """
     calls: Counter[str] = Counter()
 
@@ -80,12 +98,26 @@ def machine(
         for index in range(len(names)):
             if uuid == uuid_of(index):
                 return index
+        for number in range(len(instances or ())):
+            if uuid == mig_uuid_of(number):
+                return _MIG + number
         raise NVMLError(real.NVML_ERROR_NOT_FOUND)
 
     def handle_by_index(index: int) -> int:
         if index in lost:
             raise NVMLError(real.NVML_ERROR_GPU_IS_LOST)
         return index
+
+    def instance_by_index(handle: int, index: int) -> int:
+        if not 1 <= index <= len(instances or ()):
+            raise NVMLError(real.NVML_ERROR_NOT_FOUND)
+        return _MIG + index - 1
+
+    def name(handle: int) -> str | bytes:
+        return text(names[handle] if handle < _MIG else (instances or ())[handle - _MIG])
+
+    def uuid(handle: int) -> str | bytes:
+        return text(uuid_of(handle) if handle < _MIG else mig_uuid_of(handle - _MIG))
 
     clocks = {real.NVML_CLOCK_SM: 1380, real.NVML_CLOCK_MEM: 877}
     answers: dict[str, Callable[..., Any]] = {
@@ -96,8 +128,8 @@ def machine(
         "nvmlDeviceGetCount": lambda: len(names),
         "nvmlDeviceGetHandleByIndex": handle_by_index,
         "nvmlDeviceGetHandleByUUID": handle_by_uuid,
-        "nvmlDeviceGetName": lambda handle: text(names[handle]),
-        "nvmlDeviceGetUUID": lambda handle: text(uuid_of(handle)),
+        "nvmlDeviceGetName": name,
+        "nvmlDeviceGetUUID": uuid,
         "nvmlDeviceGetMemoryInfo": _memory_info,
         "nvmlDeviceGetCudaComputeCapability": lambda handle: compute_capability,
         "nvmlDeviceGetClockInfo": lambda handle, kind: clocks[kind],
@@ -110,7 +142,10 @@ def machine(
         "nvmlDeviceGetCurrentClocksThrottleReasons": lambda handle: reasons,
         "nvmlDeviceGetViolationStatus": _violation,
         "nvmlDeviceGetEnforcedPowerLimit": lambda handle: 300_000,
-        "nvmlDeviceGetMigMode": lambda handle: [1, 0],
+        "nvmlDeviceGetMigMode": lambda handle: [int(instances is not None and handle == 0), 0],
+        "nvmlDeviceGetMaxMigDeviceCount": lambda handle: 7,
+        "nvmlDeviceGetMigDeviceHandleByIndex": instance_by_index,
+        "nvmlDeviceGetDeviceHandleFromMigDeviceHandle": _board,
         "nvmlDeviceGetPersistenceMode": lambda handle: 0,
     }
 
@@ -118,6 +153,9 @@ def machine(
         def call(*arguments: Any, **options: Any) -> Any:
             inspect.signature(getattr(real, name)).bind(*arguments, **options)
             calls[name] += 1
+            is_instance = arguments and isinstance(arguments[0], int) and arguments[0] >= _MIG
+            if is_instance and name.removeprefix("nvmlDeviceGet") not in _ANSWERED_BY_INSTANCES:
+                raise NVMLError(real.NVML_ERROR_INVALID_ARGUMENT)
             if name in (refuses or {}):
                 raise NVMLError((refuses or {})[name])
             return answers[name](*arguments, **options)

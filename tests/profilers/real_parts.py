@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -46,12 +47,14 @@ def real_parts() -> tuple[dict[str, onnx.ModelProto], tuple[str, ...]]:
     )
 
     def build(architecture: Architecture) -> torch.nn.Module:
-        """Random weights under which scores and boxes vary from place to place."""
-        torch.manual_seed(0)
+        """Random weights, each of its name alone, under which scores and boxes vary from place to place."""
         model = build_model(architecture, detector)
         for name, parameter in model.named_parameters():
+            generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
             if any(word in name for word in ("rpn_cls", "rpn_reg", "fc_cls", "fc_reg")):
-                torch.nn.init.normal_(parameter, 0, 0.1)
+                parameter.data.normal_(0, 0.1, generator=generator)
+            elif parameter.dim() > 1:
+                parameter.data.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
         return model
 
     whole = decode("b8_11-2")

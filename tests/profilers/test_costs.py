@@ -58,6 +58,8 @@ def test_failures_say_which_network_and_why() -> None:
     assert (
         failure(CHAIN, good | {("b",) * 4: Timing(reason="no kernel")}) == "network b + b + b + b: no kernel"
     )
+    broken = Timing(reason="device error", bursts=[np.ones(2)], positions=[0])
+    assert failure(CHAIN, good | {("b",) * 4: broken}) == "network b + b + b + b: device error"
     assert failure(CHAIN, {}) == "network b: not measured"
     hot = Timing(throttled_bursts=2, throttled_runs=9)
     assert "all 9 runs were throttled" in failure(CHAIN, good | {("b",) * 4: hot})

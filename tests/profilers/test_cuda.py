@@ -10,6 +10,7 @@ import pytest
 from doubles import install_cuda
 from doubles.cuda import ANSWERS, CudaRuntime
 from doubles.gpu import Gpu, cudaError_t
+from doubles_nvml import machine, uuid_of
 
 from profilers.cuda import CudaDevice, open_device
 from profilers.errors import BackendUnavailable, MeasurementFailed
@@ -45,6 +46,10 @@ class TestOpening:
         gpu = install_cuda(monkeypatch, Gpu(devices=TWO))
         assert CudaDevice(gpu.uuid(1)).name == "NVIDIA Double 86"
         assert gpu.current == 1
+
+    def test_an_instance_is_found_though_cuda_calls_it_a_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        gpu = install_cuda(monkeypatch, Gpu(devices=TWO))
+        assert CudaDevice(gpu.uuid(1).replace("GPU-", "MIG-")).name == "NVIDIA Double 86"
 
     def test_absent_device_lists_what_is_present(self, monkeypatch: pytest.MonkeyPatch) -> None:
         gpu = install_cuda(monkeypatch, Gpu(devices=TWO))
@@ -101,6 +106,20 @@ class TestOpening:
         assert facts["uuid_hash"] == hashlib.sha256(gpu.uuid(0).encode()).hexdigest()[:16]
         assert gpu.uuid(0) not in facts.values()
         assert (facts["device"], facts["driver_version"]) == ("NVIDIA Double 86", None)
+        assert (facts["cuda_driver"], facts["cuda_runtime"]) == ("13.0", "13.0")
+
+    def test_facts_hold_what_the_driver_was_told(
+        self, device: CudaDevice, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "pynvml", machine())
+        device.uuid = uuid_of(0)
+        facts = device.facts()
+        assert (facts["power_limit_w"], facts["max_sm_clock_mhz"], facts["max_memory_clock_mhz"]) == (
+            300.0,
+            1480,
+            977,
+        )
+        assert (facts["mig_mode"], facts["persistence_mode"]) == ("off", "off")
 
 
 class TestMemory:

@@ -1,61 +1,26 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx_parts import chain, conv, manifest
+from onnx_parts import chain, manifest
+from protocol_parts import COST, SETTINGS, device, part, profile, small_space
 
 from profilers.backends.fake import FakeBackend
 from profilers.condition import Condition
-from profilers.errors import InvalidTable, MeasurementFailed, TableMismatch
+from profilers.errors import MeasurementFailed
 from profilers.interleaving import Group, Settings
-from profilers.manifest import Manifest, Probe, Whole, read_manifest
+from profilers.manifest import Manifest, Probe, Whole
 from profilers.measurements import Measurements
 from profilers.protocol import measure_manifest, network_groups
-from profilers.table import LatencyTable
-
-SETTINGS = Settings(warmup_ms=1, min_rounds=4, max_rounds=8, group_networks=4, rebuilt_rows=0)
-COST = {"a": 0.5, "b": 1.3, "t": 0.9}  # ms of one part on the devices below
-
-
-def part(ms: float, name: str = "") -> onnx.ModelProto:
-    """A part that costs this on a device that charges 0.01 ms an element of weights and nothing else."""
-    model = conv(name=name)
-    rest = np.zeros(round(ms * 100) - 16, np.float32)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(rest, "rest"))
-    return model
-
-
-def device(**options: object) -> FakeBackend:
-    return FakeBackend(overhead_ms=0.2, node_ms=0.0, ms_per_element=0.01, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def space(tmp_path: Path) -> Manifest:
-    parts = {key: part(ms, name=f"node of {key}") for key, ms in COST.items()}
-    workloads = {
-        "a": chain("a"),
-        "b": chain("b"),
-        "t": [
-            Probe(count=1, parts=("a", "t", "b")),
-            Probe(count=0, parts=("a", "a")),
-            Probe(count=0, parts=("b", "b")),
-        ],
-        "whole": [Probe(count=2, parts=("t", "t"))],
-    }
-    return manifest(tmp_path / "manifest", parts, workloads)
-
-
-def profile(space: Manifest, backend: FakeBackend, out: Path, settings: Settings = SETTINGS) -> LatencyTable:
-    return LatencyTable.read(measure_manifest(space, backend, out, settings=settings))
+    return small_space(tmp_path / "manifest")
 
 
 def test_costs_are_exact_without_noise(space: Manifest, tmp_path: Path) -> None:
@@ -117,94 +82,6 @@ def test_reference_that_fails_is_an_error(space: Manifest, tmp_path: Path) -> No
         profile(space, device(failing=["Identity"]), tmp_path)
 
 
-class Interrupted(Exception):
-    pass
-
-
-def stop_after(networks: int) -> Callable[[float, int], None]:
-    def progress(done: float, total: int) -> None:
-        if done >= networks:
-            raise Interrupted
-
-    return progress
-
-
-def test_interrupted_profiling_goes_on(space: Manifest, tmp_path: Path) -> None:
-    total = len(space.networks())
-    with pytest.raises(Interrupted):
-        measure_manifest(space, device(), tmp_path, settings=SETTINGS, progress=stop_after(5))
-    second = device()
-    table = LatencyTable.read(measure_manifest(space, second, tmp_path, settings=SETTINGS))
-    assert table.costs() == pytest.approx({**COST, "whole": 1.0}, rel=1e-9)
-    assert 1 < second.loaded < 1 + total  # the reference, and fewer networks than there are
-    assert not list(tmp_path.glob("*.jsonl"))
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from test_protocol import SETTINGS, device, profile
-from profilers.manifest import read_manifest
-from profilers.measurements import Measurements
-
-bursts = 0
-add_burst = Measurements.add_burst
-
-def counted(self, engine, runs_ms):
-    global bursts
-    add_burst(self, engine, runs_ms)
-    bursts += 1
-    if bursts == {bursts}:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Measurements.add_burst = counted
-profile(read_manifest(Path({manifest!r})), device(), Path({out!r}))
-"""
-
-
-@pytest.mark.parametrize("bursts", [1, 9, 22])
-def test_a_killed_process_loses_no_burst(space: Manifest, tmp_path: Path, bursts: int) -> None:
-    out = tmp_path / "out"
-    code = KILLED.format(bursts=bursts, manifest=str(space.folder), out=str(out))
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
-    assert done.returncode == -signal.SIGKILL
-    log = next(out.glob("*.jsonl"))
-    assert log.read_text().count("runs_ms") == bursts
-    fresh = device()
-    table = LatencyTable.read(measure_manifest(space, fresh, out, settings=SETTINGS))
-    assert table.costs() == pytest.approx({**COST, "whole": 1.0}, rel=1e-9)
-
-
-def test_a_second_run_costs_nothing(space: Manifest, tmp_path: Path) -> None:
-    folder = measure_manifest(space, device(), tmp_path, settings=SETTINGS)
-    before = (folder / "table.csv").stat().st_mtime_ns
-    second = device()
-    assert measure_manifest(space, second, tmp_path, settings=SETTINGS) == folder
-    assert second.loaded == 0 and (folder / "table.csv").stat().st_mtime_ns == before
-    measure_manifest(space, second, tmp_path, settings=SETTINGS, again=True)
-    assert second.loaded == 1 + len(space.networks())
-
-
-def test_another_version_of_the_runtime_is_measured_anew(
-    space: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    profile(space, device(), tmp_path)
-    newer = device()
-    monkeypatch.setattr(newer, "describe", lambda: {**device().describe(), "runtime_version": "2"})
-    assert profile(space, newer, tmp_path).provenance.runtime_version == "2"
-
-
-def test_a_table_of_another_space_is_not_overwritten(space: Manifest, tmp_path: Path) -> None:
-    profile(space, device(), tmp_path)
-    document = (
-        (space.folder / "manifest.json").read_text().replace('"space_hash": "space"', '"space_hash": "x"')
-    )
-    (space.folder / "manifest.json").write_text(document)
-    with pytest.raises(TableMismatch, match="another search space"):
-        profile(read_manifest(space.folder), device(), tmp_path)
-
-
 def test_whole_networks_correct_the_costs(tmp_path: Path) -> None:
     """On this device a part in a chain of more than four costs 10 % less."""
     parts = {key: part(ms) for key, ms in COST.items()}
@@ -238,7 +115,7 @@ def test_whole_networks_correct_the_costs(tmp_path: Path) -> None:
 
 def hot(now_ms: float) -> Condition:
     """Throttled in one of three stretches of time."""
-    reasons = ("power cap",) if int(now_ms / 40) % 3 == 0 else ()
+    reasons = ("hardware thermal",) if int(now_ms / 40) % 3 == 0 else ()
     return Condition(sm_clock_mhz=900, temperature_c=83, throttle_reasons=reasons)
 
 
@@ -249,7 +126,17 @@ def test_throttled_runs_are_left_out_and_counted(space: Manifest, tmp_path: Path
     assert all(row.throttled for row in table.rows)
     found = table.provenance.environment
     assert (found["sm_clock_mhz_min"], found["temperature_c_max"]) == (900, 83)
-    assert found["throttle_reasons"] == "power cap"
+    assert found["throttle_reasons"] == "hardware thermal"
+
+
+def test_a_device_at_its_power_limit_is_measured_and_says_so(space: Manifest, tmp_path: Path) -> None:
+    capped = device(throttling=lambda now: Condition(throttle_reasons=("power cap",)))
+    table = profile(space, capped, tmp_path)
+    assert table.costs() == pytest.approx({**COST, "whole": 1.0}, rel=1e-9)
+    for row in table.rows:
+        assert row.throttled == 0
+        assert row.note is not None and row.note.startswith("the device was at its power limit in ")
+    assert table.provenance.environment["throttle_reasons"] == "power cap"
 
 
 def test_a_device_that_is_throttled_throughout_gives_failed_rows(space: Manifest, tmp_path: Path) -> None:
@@ -297,6 +184,25 @@ def test_builds_that_differ_show(space: Manifest, tmp_path: Path, monkeypatch: p
     assert max(v for v in variations if v is not None) > 0.01
 
 
+def test_rebuilds_see_no_cache(space: Manifest, tmp_path: Path) -> None:
+    caches: list[object] = []
+
+    class Caching(FakeBackend):
+        cache: Path | None = tmp_path / "cache"
+
+        def load(self, model: object) -> object:  # type: ignore[override]
+            caches.append(self.cache)
+            return super().load(model)  # type: ignore[arg-type]
+
+    backend = Caching()
+    settings = Settings(warmup_ms=1, min_rounds=4, max_rounds=8, rebuilt_rows=2, rebuilds=2)
+    profile(space, backend, tmp_path, settings)
+    built = 1 + len(space.networks())
+    assert caches[:built] == [tmp_path / "cache"] * built
+    assert len(caches) > built and set(caches[built:]) == {None}
+    assert backend.cache == tmp_path / "cache"
+
+
 def test_a_network_that_finds_no_memory_beside_others_gets_it_alone(
     space: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,13 +218,6 @@ def test_a_network_that_finds_no_memory_beside_others_gets_it_alone(
 
     monkeypatch.setattr(small, "load", bounded)
     assert profile(space, small, tmp_path).costs() == pytest.approx({**COST, "whole": 1.0}, rel=1e-9)
-
-
-def test_going_on_with_other_settings_is_refused(space: Manifest, tmp_path: Path) -> None:
-    with pytest.raises(Interrupted):
-        measure_manifest(space, device(), tmp_path, settings=SETTINGS, progress=stop_after(5))
-    with pytest.raises(InvalidTable, match="remove it"):
-        measure_manifest(space, device(), tmp_path, settings=Settings(burst_ms=1))
 
 
 def test_shared_networks_are_measured_once(space: Manifest, tmp_path: Path) -> None:
@@ -364,7 +263,21 @@ def test_groups_are_bounded_and_keep_workloads_whole(space: Manifest) -> None:
 
 def test_groups_are_bounded_in_bytes(space: Manifest) -> None:
     grouped = list(network_groups(space, set(space.networks()), Settings(group_bytes=1)))
-    assert len(grouped) == 4  # one a workload: none is parted
+    assert len(grouped) == 4  # one a workload: none has a context that another group holds
+
+
+def test_what_no_earlier_group_holds_stays_together(tmp_path: Path) -> None:
+    """Both need the context `a a`; it is in one group, and the other keeps its own two."""
+    parts = {key: part(1.0) for key in "abc"}
+    aa = Probe(count=0, parts=("a", "a"))
+    workloads = {
+        key: [Probe(count=1, parts=("a", key, "a")), Probe(count=2, parts=("a", key, key, "a")), aa]
+        for key in "bc"
+    }
+    space = manifest(tmp_path / "m", parts, workloads)
+    small = Settings(group_networks=3)
+    first, second = network_groups(space, set(space.networks()), small)
+    assert (len(first), len(second)) == (3, 2)
 
 
 def test_nothing_pending_makes_no_group(space: Manifest) -> None:

@@ -202,22 +202,42 @@ def test_an_estimate_has_nothing_that_only_a_measurement_tells(tmp_path: Path) -
             Provenance(**{**PROVENANCE.model_dump(), **half})
 
 
-def test_a_failing_replacement_keeps_the_old_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    replace = os.replace
-    calls = iter([replace])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("number", [0, 1], ids=["first", "second"])
+def test_an_interrupted_replacement_leaves_one_whole_table(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, is_done: bool, number: int
+) -> None:
+    """Interrupted before or after one of the two renames."""
+    replace, calls = os.replace, iter(range(9))
 
-    def second_fails(source: Path, target: Path) -> None:
-        next(calls, refuse)(source, target)
+    def interrupted(source: Path, target: Path) -> None:
+        here = next(calls) == number
+        if is_done or not here:
+            replace(source, target)
+        if here:
+            raise error
 
-    def refuse(source: Path, target: Path) -> None:
-        monkeypatch.undo()
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", second_fails)
-    with pytest.raises(OSError, match="No space"):
-        LatencyTable(PROVENANCE, ROWS[:1]).write(folder)
-    assert LatencyTable.read(folder) == TABLE
+    monkeypatch.setattr(os, "replace", interrupted)
+    fresh = LatencyTable(PROVENANCE, ROWS[:1])
+    with pytest.raises(type(error)):
+        fresh.write(folder)
+    assert LatencyTable.read(folder) == (fresh if is_done and number == 1 else TABLE)
     assert [path.name for path in folder.parent.iterdir()] == ["table"]
+
+
+def test_a_written_table_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[int] = set()
+    fsync = os.fsync
+
+    def sync(handle: int) -> None:
+        fsync(handle)
+        synced.add(os.fstat(handle).st_ino)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    TABLE.write(tmp_path / "table")
+    parts = (tmp_path, tmp_path / "table", tmp_path / "table/table.csv", tmp_path / "table/provenance.json")
+    assert synced == {path.stat().st_ino for path in parts}
 
 
 def test_two_threads_and_one_are_two_tables() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from test_protocol import SETTINGS, device, part
+from protocol_parts import SETTINGS, device, part
 
 from profilers.condition import Condition
 from profilers.errors import MeasurementFailed
@@ -37,6 +37,6 @@ def test_several_models_take_turns() -> None:
 
 
 def test_a_model_throttled_throughout_is_an_error() -> None:
-    hot = device(throttling=lambda now: Condition(throttle_reasons=("power cap",)))
+    hot = device(throttling=lambda now: Condition(throttle_reasons=("hardware thermal",)))
     with pytest.raises(MeasurementFailed, match="throttled"):
         measure_model(hot, part(0.5), settings=SETTINGS)

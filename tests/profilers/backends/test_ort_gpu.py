@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from doubles_nvml import machine, uuid_of
 from onnx import helper
 from onnx_parts import SHAPE, conv
 
 from profilers.backends.ort import OrtCpuBackend, OrtCudaBackend, OrtTensorrtBackend
 from profilers.condition import Condition
+from profilers.cuda_order import CudaGpu
 from profilers.errors import BackendUnavailable, MeasurementFailed
 from profilers.half import half_precision
+from profilers.nvml import uuid_hash
 
 ONES = {"x": np.ones(SHAPE, np.float32)}
 
@@ -40,7 +43,9 @@ class FakeOrt(SimpleNamespace):
     """
 
     def __init__(self, *providers: str) -> None:
-        super().__init__(__version__="1.99", present=[*providers, "CPUExecutionProvider"])
+        super().__init__(
+            __version__="1.99", cuda_version="12.8", present=[*providers, "CPUExecutionProvider"]
+        )
         self.starts = self.present
         self.refuse_graphs = False
         self.elsewhere: list[tuple[str, str]] = []
@@ -116,8 +121,10 @@ class TestOnAGpuThatIsNotHere:
     def ort(self, monkeypatch: pytest.MonkeyPatch) -> FakeOrt:
         found = FakeOrt("TensorrtExecutionProvider", "CUDAExecutionProvider")
         monkeypatch.setitem(sys.modules, "onnxruntime", found)
-        monkeypatch.setattr("profilers.backends.ort.cuda_device", lambda gpu: (2, "Test GPU", "GPU-2"))
-        monkeypatch.setattr("profilers.nvml.Monitor", FakeMonitor, raising=False)
+        device = CudaGpu(2, "Test GPU", uuid_of(0), "8.9")
+        monkeypatch.setattr("profilers.backends.ort.cuda_device", lambda gpu: device)
+        monkeypatch.setattr("profilers.backends.ort.Monitor", FakeMonitor)
+        monkeypatch.setitem(sys.modules, "pynvml", machine())
         return found
 
     def test_cuda_options_say_everything_that_moves_the_time(self, ort: FakeOrt) -> None:
@@ -144,6 +151,17 @@ class TestOnAGpuThatIsNotHere:
             assert options[f"trt_{kind}_cache_enable"] == "1"
             assert options[f"trt_{kind}_cache_path"] == str(tmp_path / "new")
         assert (tmp_path / "new").is_dir()
+
+    def test_engines_of_other_networks_have_other_names(self, ort: FakeOrt, tmp_path: Path) -> None:
+        """All graphs have the same name and the same tensors: only the weights differ."""
+        models = [conv(), conv(seed=1), conv().SerializeToString(), conv()]
+        onnx.save(conv(seed=1), tmp_path / "m.onnx")
+        with OrtTensorrtBackend(cache=tmp_path) as backend:
+            for model in (*models, tmp_path / "m.onnx"):
+                backend.load(model)
+        prefixes = [session.providers[0][1]["trt_engine_cache_prefix"] for session in ort.sessions]
+        assert prefixes[0] == prefixes[2] == prefixes[3] != prefixes[1] == prefixes[4]
+        assert all(prefix.isalnum() for prefix in prefixes)
 
     @pytest.mark.parametrize(("model", "flag"), [(conv(), "0"), (half_precision(conv()), "1")])
     def test_fp16_is_as_the_graph_says(self, ort: FakeOrt, model: onnx.ModelProto, flag: str) -> None:
@@ -192,18 +210,30 @@ class TestOnAGpuThatIsNotHere:
                     session.run({"x": wrong})
 
     def test_describes_the_gpu_and_tells_its_condition(
-        self, ort: FakeOrt, capfd: pytest.CaptureFixture[str]
+        self, ort: FakeOrt, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with OrtCudaBackend() as backend:
             facts = backend.describe()
             assert (facts["device"], facts["runtime"]) == ("Test GPU", "onnxruntime-cuda")
             assert facts["tf32"] == "off"
+            assert (facts["compute_capability"], facts["driver_version"]) == ("8.9", "580.95.05")
+            assert (facts["power_limit_w"], facts["cuda_driver"], facts["cuda_runtime"]) == (
+                300.0,
+                "13.1",
+                "12.8",
+            )
+            assert facts["uuid_hash"] == uuid_hash(uuid_of(0))
             assert backend.condition() == Condition(temperature_c=40)
-            assert not any("GPU-2" in str(fact) for fact in facts.values())
-        assert (monitors[-1].device_uuid, monitors[-1].closed) == ("GPU-2", True)
+            assert not any(uuid_of(0)[4:] in str(fact) for fact in facts.values())
+        assert (monitors[-1].device_uuid, monitors[-1].closed) == (uuid_of(0), True)
         assert capfd.readouterr().out == ""
         with OrtTensorrtBackend() as tensorrt:
-            assert tensorrt.describe()["runtime"] == "onnxruntime-tensorrt"
+            monkeypatch.setattr("profilers.backends.ort.tensorrt_version", lambda: "10.4.0")
+            found = tensorrt.describe()
+            assert (found["runtime"], found["tensorrt"]) == ("onnxruntime-tensorrt", "10.4.0")
+            assert {key: found[key] for key in ("uuid_hash", "power_limit_w")} == {
+                key: facts[key] for key in ("uuid_hash", "power_limit_w")
+            }
 
 
 def test_this_runtime_has_no_such_provider_or_a_gpu() -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doubles_nvml import machine, uuid_of
 from onnx_parts import SHAPE, conv
 
 from profilers.backends.ort import OrtCpuBackend
 from profilers.backends.torch_cuda import TorchCudaBackend
 from profilers.condition import Condition
 from profilers.errors import BackendUnavailable, MeasurementFailed
-from profilers.nvml import GpuDevice
+from profilers.nvml import GpuDevice, uuid_hash
 from profilers.reference import reference_network
 
 torch = pytest.importorskip("torch")
@@ -155,7 +156,9 @@ class TestOnAGpuThatIsNotHere:
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda place: "Test GPU")
         monkeypatch.setattr(torch.cuda, "device", device)
         monkeypatch.setattr(torch, "zeros", lambda *shape, device: torch.ones(1))
-        monkeypatch.setattr("profilers.nvml.Monitor", Monitor, raising=False)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda place: (8, 9))
+        monkeypatch.setattr("profilers.backends.torch_cuda.Monitor", Monitor)
+        monkeypatch.setitem(sys.modules, "pynvml", machine())
         return entered
 
     def test_a_gpu_is_found_by_its_uuid(self, chosen: list[object]) -> None:
@@ -164,6 +167,25 @@ class TestOnAGpuThatIsNotHere:
             assert backend.condition() == Condition(temperature_c=40)
         assert chosen == [torch.device("cuda", 0)]  # NVML says 1
         assert (Monitor.last.device_uuid, Monitor.last.closed) == ("GPU-bbbb", True)
+
+    def test_describes_the_gpu(self, chosen: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+        named = SimpleNamespace(uuid=uuid_of(0))
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place: named)
+        with TorchCudaBackend() as backend:
+            facts = backend.describe()
+        assert (facts["compute_capability"], facts["driver_version"]) == ("8.9", "580.95.05")
+        assert (facts["power_limit_w"], facts["uuid_hash"]) == (300.0, uuid_hash(uuid_of(0)))
+        assert not any(uuid_of(0)[4:] in str(fact) for fact in facts.values())
+
+    def test_of_several_without_a_uuid_none_is_guessed(self, chosen: list[object]) -> None:
+        unnamed = GpuDevice(1, "Unnamed", "hash", 1, "8.9", "1", None)
+        with pytest.raises(BackendUnavailable, match="no UUID of Unnamed: choose it by CUDA_VISIBLE"):
+            TorchCudaBackend(unnamed).__enter__()
+
+    def test_an_instance_is_found_though_cuda_calls_it_a_gpu(self, chosen: list[object]) -> None:
+        instance = GpuDevice(0, "Instance", "hash", 1, "8.9", "1", "MIG-aaaa")
+        with TorchCudaBackend(instance):
+            assert chosen == [torch.device("cuda", 1)]
 
     def test_none_is_the_first(self, chosen: list[object]) -> None:
         with TorchCudaBackend():
@@ -200,6 +222,12 @@ class Monitor:
 
     def close(self) -> None:
         self.closed = True
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 @pytest.mark.gpu

@@ -75,6 +75,13 @@ class TestDeviceRuns:
         assert (cuda.now_ms - before) / groups >= SAMPLE_MS
         assert runs._group == 1 or runs._group * cost_ms < 2 * SAMPLE_MS
 
+    def test_a_sample_is_long_beside_the_step_of_the_clock(self) -> None:
+        cuda = FakeCuda(cost_ms=0.1)
+        runs = device_runs(cuda)
+        before = cuda.now_ms
+        runs.time_ms(1)
+        assert 0.0005 / (cuda.now_ms - before) < 0.001
+
     def test_long_runs_are_not_repeated(self) -> None:
         cuda = FakeCuda(cost_ms=5.0)
         runs = device_runs(cuda)
@@ -102,6 +109,16 @@ class TestDeviceRuns:
 
     def test_activations_are_what_a_run_adds(self) -> None:
         assert device_runs(FakeCuda(cost_ms=1.0)).activation_bytes == 64
+
+    def test_closing_does_not_fail_on_a_broken_device(self) -> None:
+        def broken() -> None:
+            raise RuntimeError("an illegal memory access was encountered")
+
+        cuda = FakeCuda(cost_ms=1.0)
+        runs = device_runs(cuda)
+        runs._stream.synchronize = broken
+        runs.close()
+        assert cuda.emptied == 1
 
     def test_closing_gives_the_memory_back(self) -> None:
         cuda = FakeCuda(cost_ms=1.0)
