@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from profilers.backends import backend_by_name
 from profilers.environment import package_version
@@ -27,7 +28,7 @@ from spnas_hw.cost.composition import cost
 from spnas_hw.cost.workload import Size
 from spnas_hw.detection.datasets import image_paths, prepare
 from spnas_hw.detection.detector import build_model
-from spnas_hw.detection.inference import detect, preprocess
+from spnas_hw.detection.inference import Array, detect, preprocess
 from spnas_hw.export.detector import detector_onnx
 from spnas_hw.export.parity import parity
 from spnas_hw.space.architecture import Architecture
@@ -40,6 +41,9 @@ COCO = "x(32x4d)_1111-21111-2111111111111111111111111-211-1_1-0-2-1-2"
 PUBLISHED = {"params": 115.9e6, "macs": 984.2e9}
 """Of the detector on ECP, at 1920x1024; the model zoo tells neither which detector nor how it counted."""
 FULL: dict[str, Size] = {ECP: (1024, 1920), COCO: (800, 1344)}
+SPREADS = {"rpn_cls": 2.0, "rpn_reg": 0.5, "fc_cls": 2.0, "fc_reg": 0.5}
+BACKGROUND = 4.0
+"""Bias of its logit: not everything is an object."""
 PACKAGES = ("torch", "onedl-mmdetection", "onnx", "onnxruntime")
 
 
@@ -71,7 +75,8 @@ def _row(architecture: Architecture, detector: Detector, size: Size, paths: list
     serial = replace(architecture, stages=tuple(replace(s, branches=0) for s in architecture.stages))
     full = FULL[encode(architecture)]
     found, alone = (cost(each, detector, full, None) for each in (architecture, serial))
-    model = lively(build_model(architecture, detector))
+    pictures = [preprocess(path, size) for path in paths]
+    model = lively(build_model(architecture, detector), pictures[0])
     begin = time.perf_counter()
     exported = detector_onnx(model, detector, size)
     seconds = time.perf_counter() - begin
@@ -85,7 +90,7 @@ def _row(architecture: Architecture, detector: Detector, size: Size, paths: list
             return outputs["boxes"][real], outputs["scores"][real], outputs["labels"][real]
 
         agreement = parity(
-            [preprocess(path, size) for path in paths],
+            pictures,
             lambda image: detect(model, image),
             run,
             detector.score_threshold,
@@ -106,17 +111,38 @@ def _row(architecture: Architecture, detector: Detector, size: Size, paths: list
     }
 
 
-def lively(model: nn.Module) -> nn.Module:
-    """Random weights under which a detector finds different things in different places."""
+def lively(model: nn.Module, image: Array) -> nn.Module:
+    """Random weights under which a detector finds different things in different places: what the heads put
+    out for `image` is scaled to a fixed spread."""
     generator = torch.Generator().manual_seed(0)
+    hooks = []
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             module.weight.data.uniform_(0.2, 0.6, generator=generator)
-        elif name.rpartition(".")[2] in ("rpn_cls", "rpn_reg", "fc_cls", "fc_reg"):
-            module.weight.data.normal_(0, 0.05, generator=generator)
+        if (spread := SPREADS.get(name.rpartition(".")[2])) is not None:
+            module.weight.data.normal_(generator=generator)
+            hooks.append(module.register_forward_hook(_scaling(spread)))
         if name.endswith("fc_cls"):
-            module.bias.data[-1] = 3.0  # background: not everything is an object
-    return model.eval()
+            module.bias.data[-1] = BACKGROUND
+    detect(model.eval(), image)
+    for hook in hooks:
+        hook.remove()
+    return model
+
+
+def _scaling(spread: float) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+    """A forward hook that scales the weights of a layer once, by what it puts out the first time."""
+    done: list[float] = []
+
+    def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        if done:
+            return output
+        bias = module.bias.view(-1, *[1] * (output.dim() - 2)) if output.dim() > 2 else module.bias
+        done.append(spread / float((output - bias).std()))
+        module.weight.data *= done[0]
+        return bias + (output - bias) * done[0]
+
+    return hook
 
 
 def _report(rows: list[dict[str, Any]]) -> None:

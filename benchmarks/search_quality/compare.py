@@ -120,7 +120,7 @@ def makers(table: Table) -> dict[str, Callable[[], Searcher]]:
         "random": lambda: RandomSearch(start, codes),
         "ancestor": of.ancestor,
         "regularised evolution": lambda: RegularisedEvolution(start, codes, of.mutate),
-        "NSGA-II": lambda: Nsga2(start, codes, of.genome),
+        "NSGA-II": lambda: Nsga2(start, codes, of.genome, of.population),
     }
 
 

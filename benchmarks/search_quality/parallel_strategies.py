@@ -97,4 +97,5 @@ def parallel_phase(config: SearchConfig, table: Table) -> OfPhase:
         ancestor=lambda: ParallelAncestor(serial, codes),
         mutate=mutate,
         genome=ParallelGenome(serial, codes),
+        population=8,  # the best of 3 to 15
     )

@@ -148,4 +148,5 @@ def serial_phase(config: SearchConfig, table: Table) -> OfPhase:
         ancestor=lambda: SerialAncestor(start, codes, config.space.stages[1]),
         mutate=mutate,
         genome=SerialGenome(start, codes),
+        population=5,  # the best of 5 to 20
     )
