@@ -49,6 +49,9 @@ PRECISIONS: Mapping[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
 }
 """What makes a model of a precision from one of float32."""
 CHAIN_LENGTHS = (1, 2, 4)
+CONNECTIONS = 2  # in a probe: most are so cheap that one would drown in the blocks around it
+RESULT = "@result"
+"""Ending of the key of a block that makes the result of a sub-network, beside the main branch's `x`."""
 PARTS_PER_EXPORT = 40
 
 
@@ -104,6 +107,9 @@ def write_workloads(
         for block in context:
             if block.key not in parts:
                 parts[block.key] = _repeating_part(block, build)
+    models = _export(parts)
+    for key in {key for some in probes.values() for probe in some for key in probe.parts} - models.keys():
+        models[key] = _making_result(models[key.removesuffix(RESULT)])
     return write_manifest(
         folder,
         tool_version=__version__,
@@ -112,7 +118,7 @@ def write_workloads(
         precision=precision,
         input_height=size[0],
         input_width=size[1],
-        parts={key: PRECISIONS[precision](model) for key, model in _export(parts).items()},
+        parts={key: PRECISIONS[precision](model) for key, model in models.items()},
         workloads=probes,
         wholes=[_whole(architecture, detector, size) for architecture in wholes],
     )
@@ -162,8 +168,8 @@ def _parts(
             case ResidualBlock():
                 yield load, Part(modules.pop(0), {"x": (1, load.in_channels, *load.size)}, ("x",))
             case Connection():
-                x, entry = (1, load.in_channels, *load.in_size), (1, load.out_channels, *load.size)
-                yield load, Part(modules.pop(0), {"x": x, "entry": entry}, ("x",))
+                result, x = (1, load.in_channels, *load.in_size), (1, load.out_channels, *load.size)
+                yield load, Part(modules.pop(0), {"result": result, "x": x}, ("x",))
             case Lateral():
                 level = stages - len(laterals)
                 inputs = {"x": (1, load.in_channels, *load.size)}
@@ -212,17 +218,20 @@ def _probes(load: Workload, block: Block) -> tuple[tuple[Probe, ...], tuple[Resi
         beside = _repeating(block, load.in_channels, load.size)
         with_it = Probe(count=1, parts=(beside.key, load.key, beside.key))
         return (with_it, Probe(count=0, parts=(beside.key,) * 2)), (beside,)
-    if isinstance(load, Connection):
-        before = _repeating(block, load.in_channels, load.in_size)
-        after = _repeating(block, load.out_channels, load.size)
-    elif isinstance(load, ResidualBlock):
-        before = _repeating(load.block, load.in_channels, load.size)
-        after = _repeating(load.block, load.out_channels, load.out_size)
-    else:
+    if isinstance(load, Connection):  # a side branch, too: it is added to what the main branch made
+        main = _repeating(block, load.out_channels, load.size)
+        stage = _repeating(block, load.in_channels, load.in_size)
+        result = stage.key + RESULT
+        with_them = Probe(count=CONNECTIONS, parts=(main.key, *(result, load.key) * CONNECTIONS, result))
+        without = Probe(count=0, parts=(main.key, *(result,) * (1 + CONNECTIONS)))
+        return (with_them, without), (main, stage)
+    if not isinstance(load, ResidualBlock):
         raise TypeError(f"{load.key} is no workload of a backbone or its neck")
+    before = _repeating(load.block, load.in_channels, load.size)
+    after = _repeating(load.block, load.out_channels, load.out_size)
     with_it = Probe(count=1, parts=(before.key, load.key, after.key))
-    without = tuple(Probe(count=0, parts=(block.key,) * 2) for block in (before, after))
-    return (with_it, *without), (before, after)
+    halves = tuple(Probe(count=0, parts=(context.key,) * 2) for context in (before, after))
+    return (with_it, *halves), (before, after)
 
 
 def _head_chains(loads: Iterable[Workload]) -> dict[str, tuple[Probe, ...]]:
@@ -299,6 +308,12 @@ def _export(parts: Mapping[str, Part]) -> dict[str, onnx.ModelProto]:
             names |= {f"out{i}.{name}": name + OUT * (name in part.inputs) for name in part.outputs}
             models[key] = _renamed(own, names)
     return models
+
+
+def _making_result(block: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(block)
+    return _renamed(copy, {"x": "result", "x" + OUT: "result" + OUT})
 
 
 def _renamed(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:

@@ -12,6 +12,7 @@ import pytest
 
 from profilers.backends import backend_by_name
 from profilers.manifest import Manifest, read_manifest
+from profilers.network import signature
 from spnas_hw.cost.closed_set import closed_set
 from spnas_hw.cost.composition import workloads
 from spnas_hw.cost.workload import Connection, Overhead
@@ -98,6 +99,18 @@ def test_the_parts_of_a_parallel_network_are_what_its_detector_runs(exported: Ma
     assert any(isinstance(load, Connection) for load in loads)
     parts: Counter[str] = sum((operators(exported.load_part(load.key)) for load in loads), Counter())
     assert parts == operators(detector_onnx(build_model(architecture, detector), detector, SIZE))
+
+
+def test_a_connection_is_costed_as_a_branch_beside_its_stage(exported: Manifest) -> None:
+    """No transition between unlike blocks: their caches made cheap connections cost less than nothing."""
+    connections = [w for w in exported.workloads if w.key.startswith("connection-")]
+    assert connections
+    for workload in connections:
+        added, bare = (exported.load_network(probe.parts) for probe in workload.probes)
+        count = workload.probes[0].count - workload.probes[1].count
+        own = operators(exported.load_part(workload.key))
+        assert operators(added) - operators(bare) == Counter({op: count * n for op, n in own.items()})
+        assert signature(added) == signature(bare)
 
 
 def operators(model: onnx.ModelProto) -> Counter[str]:
