@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 HOME = Path("demo")
-HEADWAY = 1.25
+HEADWAY = 1.35
 
 
 def spnas_hw(*arguments: str, capture: bool = False) -> str:

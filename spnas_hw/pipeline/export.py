@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from profilers.backends import Backend, Facts
+from profilers.backends import Backend, Facts, Model
 from profilers.errors import BackendUnavailable
+from profilers.interleaving import Settings
 from profilers.whole import ModelLatency, measure_model
 from spnas_hw import __version__
 from spnas_hw.cost.constraints import Budget
@@ -21,6 +22,8 @@ from spnas_hw.space.codec import decode
 
 PARITY_IMAGES = 16
 AGREEMENT = 0.999  # of detections with a partner in PyTorch; none to compare is reported as None
+SLOWER = 0.05
+SITTINGS = 3
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def export_trial(
             facts[name] == getattr(about, name) for name in ("device", "runtime")
         )
         reference_ms = None if note or about is None else about.reference_ms
-        measured = measure_model(backend, onnx_model, reference_ms=reference_ms)
+        measured = measure_at_table_speed(backend, onnx_model, reference_ms)
     if agreement.agreement is not None and agreement.agreement < AGREEMENT:
         raise ExportError(
             f"only {agreement.matched} of {agreement.detections} detections of the exported detector agree "
@@ -152,6 +155,20 @@ def export_trial(
     write_bundle(folder, files, metadata)
     built = None if engine is None else f"{engine.runtime} {engine.compute_capability}, {engine.scope}"
     return Exported(folder, trial.code, trial.latency_ms, measured, agreement, built, note, on_target)
+
+
+def measure_at_table_speed(
+    backend: Backend, model: Model, reference_ms: float | None, settings: Settings | None = None
+) -> ModelLatency:
+    """Latency of a whole detector while the device is about as fast as when the table was made.
+
+    Where the reference network is more than `SLOWER` slower than `reference_ms`, something else has the
+    device: it is measured again, `SITTINGS` times in all, and what was least disturbed counts.
+    """
+    found: list[ModelLatency] = []
+    while not found or (reference_ms and found[-1].drift > 1 + SLOWER and len(found) < SITTINGS):
+        found.append(measure_model(backend, model, reference_ms=reference_ms, settings=settings))
+    return min(found, key=lambda one: one.drift)
 
 
 def _not_comparable(run: Run, facts: Facts) -> str | None:
