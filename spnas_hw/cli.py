@@ -13,6 +13,7 @@ from rich.table import Table
 
 from profilers.errors import ProfilerError
 from spnas_hw import __version__, console
+from spnas_hw.cli_evaluate import evaluate_app
 from spnas_hw.cli_profile import profile_app
 from spnas_hw.cli_search import search_app
 from spnas_hw.cli_table import table_app
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.add_typer(profile_app)
 app.add_typer(search_app)
 app.add_typer(table_app, name="table")
+app.add_typer(evaluate_app, name="evaluate")
 data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 

@@ -16,7 +16,7 @@ from spnas_hw.errors import SpnasError
 
 VERBS = [
     *("doctor", "arch", "profile", "export-workloads", "predict", "search", "export", "benchmark", "report"),
-    *("data", "table", "run"),
+    *("data", "table", "run", "evaluate"),
 ]
 
 

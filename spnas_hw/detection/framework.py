@@ -29,6 +29,7 @@ except ImportError as error:
 import spnas_hw.detection.backbone
 import spnas_hw.detection.datasets.coco_dataset
 import spnas_hw.detection.datasets.ecp_dataset
-import spnas_hw.detection.metrics.coco  # noqa: F401  registers CocoMetricWithIgnored
+import spnas_hw.detection.metrics.coco
+import spnas_hw.detection.metrics.lamr_metric  # noqa: F401  registers, as those before
 
 init_default_scope("mmdet")

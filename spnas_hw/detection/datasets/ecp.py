@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def find_frames(root: Path, split: str, times: Sequence[str] = TIMES) -> list[Fr
     found = []
     for time in times:
         for image in sorted((base / time / "img" / split).glob("*/*.png")):
-            label = base / time / "labels" / split / image.parent.name / f"{image.stem}.json"
+            label = label_path(image)
             if not label.exists():
                 raise DataError(f"{image} has no label {label}")
             found.append(FramePaths(image, label))
@@ -89,31 +90,56 @@ def find_frames(root: Path, split: str, times: Sequence[str] = TIMES) -> list[Fr
     return found
 
 
+def label_path(image: Path) -> Path:
+    """The label of an image of the layout above."""
+    city, split, _, time = list(image.parents)[:4]
+    return time / "labels" / split.name / city.name / f"{image.stem}.json"
+
+
 def read_frame(path: Path) -> Frame:
     """The label file of one image. Raises DataError naming the file and what is wrong."""
-    try:
-        document = _unwrapped(json.loads(path.read_text(encoding="utf-8")))
+    with naming(path, "ECP label"):
+        document = read_document(path)
         return Frame(
             _length_px(document, "imagewidth"),
             _length_px(document, "imageheight"),
             tuple(str(tag) for tag in _list(document, "tags")),
-            tuple(_object(child) for child in _list(document, "children", required=True)),
+            _objects(document),
         )
+
+
+def read_objects(path: Path) -> tuple[Object, ...]:
+    """The objects of a label file, which need not tell the size of its image. Raises DataError."""
+    with naming(path, "ECP label"):
+        return _objects(read_document(path))
+
+
+@contextmanager
+def naming(path: Path, kind: str) -> Iterator[None]:
+    """Whatever goes wrong while `path` is read becomes a DataError: one line with the file and what it is."""
+    try:
+        yield
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except KeyError as error:
-        raise DataError(f"{path} is no ECP label: it lacks {error}") from error
+        raise DataError(f"{path} is no {kind}: it lacks {error}") from error
     except (ValueError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
-        raise DataError(f"{path} is no ECP label: {error}") from error
+        raise DataError(f"{path} is no {kind}: {error}") from error
 
 
-def _unwrapped(document: dict[str, Any]) -> dict[str, Any]:
-    """Some files carry the frame inside a converter's or a sequence's envelope."""
+def read_document(path: Path) -> dict[str, Any]:
+    """The frame object of a file; some carry it inside a converter's or a sequence's envelope."""
+    document = json.loads(path.read_text(encoding="utf-8"))
     if "@converter" in document:
         document = document["children"][0]["children"][0]
     elif document.get("identity") == "seqlist":
-        document = document["children"][0]
+        inner = document["children"]
+        document = inner["children"] if isinstance(inner, dict) else inner[0]
     return document
+
+
+def _objects(document: dict[str, Any]) -> tuple[Object, ...]:
+    return tuple(_object(child) for child in _list(document, "children", required=True))
 
 
 def _object(entry: dict[str, Any]) -> Object:

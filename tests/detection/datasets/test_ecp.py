@@ -87,6 +87,7 @@ def test_a_label_is_read_completely(label_path: Path) -> None:
     [
         lambda frame: {"@converter": "v1", "children": [{"children": [frame]}]},
         lambda frame: {"identity": "seqlist", "children": [frame]},
+        lambda frame: {"identity": "seqlist", "children": {"children": frame}},
     ],
 )
 def test_envelopes_are_taken_off(label_path: Path, envelope: Callable[[object], object]) -> None:
