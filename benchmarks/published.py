@@ -42,6 +42,9 @@ PUBLISHED = {"params": 115.9e6, "macs": 984.2e9}
 """Of the detector on ECP, at 1920x1024; the model zoo tells neither which detector nor how it counted."""
 FULL: dict[str, Size] = {ECP: (1024, 1920), COCO: (800, 1344)}
 SPREADS = {"rpn_cls": 2.0, "rpn_reg": 0.5, "fc_cls": 2.0, "fc_reg": 0.5}
+GAMMAS, RESIDUAL_GAMMAS = (0.5, 1.0), (0.05, 0.15)
+"""Of normalisations, and of those whose output is added to something. Were the latter as large, so deep a
+random network would be chaotic: its float32 features are 7 % away from those of float64."""
 BACKGROUND = 4.0
 """Bias of its logit: not everything is an object."""
 PACKAGES = ("torch", "onedl-mmdetection", "onnx", "onnxruntime")
@@ -76,6 +79,7 @@ def _row(architecture: Architecture, detector: Detector, size: Size, paths: list
     full = FULL[encode(architecture)]
     found, alone = (cost(each, detector, full, None) for each in (architecture, serial))
     pictures = [preprocess(path, size) for path in paths]
+    torch.manual_seed(0)
     model = lively(build_model(architecture, detector), pictures[0])
     begin = time.perf_counter()
     exported = detector_onnx(model, detector, size)
@@ -112,18 +116,23 @@ def _row(architecture: Architecture, detector: Detector, size: Size, paths: list
 
 
 def lively(model: nn.Module, image: Array) -> nn.Module:
-    """Random weights under which a detector finds different things in different places: what the heads put
-    out for `image` is scaled to a fixed spread."""
+    """Random weights under which a detector finds different things in different places: normalisations learn
+    their statistics from `image`, and what the heads put out for it is scaled to a fixed spread."""
     generator = torch.Generator().manual_seed(0)
     hooks = []
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.weight.data.uniform_(0.2, 0.6, generator=generator)
+            added = name.endswith(".bn3") or ".connection" in name
+            module.weight.data.uniform_(*(RESIDUAL_GAMMAS if added else GAMMAS), generator=generator)
+            module.momentum = None  # the mean of all runs, where sub-networks share
+            module.train()
         if (spread := SPREADS.get(name.rpartition(".")[2])) is not None:
             module.weight.data.normal_(generator=generator)
             hooks.append(module.register_forward_hook(_scaling(spread)))
         if name.endswith("fc_cls"):
             module.bias.data[-1] = BACKGROUND
+    with torch.no_grad():
+        model.backbone(torch.from_numpy(image))
     detect(model.eval(), image)
     for hook in hooks:
         hook.remove()
