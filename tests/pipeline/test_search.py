@@ -21,6 +21,8 @@ from spnas_hw.search.loop import Evaluation
 from spnas_hw.search.parallel import ParallelSettings
 from spnas_hw.search.proposal import Proposal
 
+ITERATIONS = 300
+
 
 class MadeUp:
     """Trains nothing, but needs the parent's weights, and writes its own. mAP is noise: any trial may turn
@@ -42,7 +44,9 @@ class MadeUp:
         self.weights(trial_id).parent.mkdir(parents=True, exist_ok=True)
         self.weights(trial_id).write_text("weights")
         noise = float(np.random.default_rng([self.seed, trial_id]).random())
-        return Evaluation({"mAP": proposal.child.depth / 200 + 0.2 * noise}, round(300 * proposal.share))
+        return Evaluation(
+            {"mAP": proposal.child.depth / 200 + 0.2 * noise}, round(ITERATIONS * proposal.share)
+        )
 
     def weights(self, trial_id: int) -> Path:
         return self.folder / f"{trial_id:04d}" / "weights.safetensors"
@@ -55,7 +59,11 @@ def config(tmp_path: Path) -> SearchConfig:
         (images / split).mkdir(parents=True)
     demo = load_search("demo")
     return replace(
-        demo, parallel=ParallelSettings(4), reignition=Reignition(images, 16, 10, 2, 0.1, 0.0, 1), seed=0
+        demo,
+        schedule=replace(demo.schedule, iterations=ITERATIONS),
+        parallel=ParallelSettings(4),
+        reignition=Reignition(images, 16, 10, 2, 0.1, 0.0, 1),
+        seed=0,
     )
 
 
