@@ -11,7 +11,7 @@ import typer
 
 from spnas_hw import console
 from spnas_hw.errors import InvalidConfig
-from spnas_hw.run import JOURNAL, Run, changes_since, find_table
+from spnas_hw.run import Run, changes_since, find_table
 from spnas_hw.space.codec import decode, encode
 
 search_app = typer.Typer()
@@ -69,7 +69,7 @@ def search(
         raise InvalidConfig(str(error)) from error
     loaded = load_search(config)
     phases = start_step.phases_of(loaded, phase and phase.value)
-    source = Path(start) if start is not None and (Path(start) / JOURNAL).exists() else None
+    source = None if start is None else start_step.run_named(start)
     code = start_step.best_serial(source).code if source is not None else start and encode(decode(start))
     loaded = overridden(loaded, max_sample=max_sample, seed=seed, start=code, phases=phases)
     folder = table

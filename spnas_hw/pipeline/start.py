@@ -61,7 +61,8 @@ def _require_start(run: Run, phases: Sequence[Phase]) -> None:
     if not start.is_serial:
         found = ("it has sub-networks already, give the serial network under them",)
     if found:
-        raise InvalidConfig(f"the search cannot start from {code}: {found[0]}")
+        advice = ": profile a configuration whose space has it" if found[0].startswith("unmeasured") else ""
+        raise InvalidConfig(f"the search cannot start from {code}: {found[0]}{advice}")
 
 
 def _require_parallel(run: Run) -> None:
@@ -110,6 +111,12 @@ def adopt(run: Run, source: Path) -> Trial:
     journal.append(adopted)
     write_views(journal.trials, run.folder)
     return adopted
+
+
+def run_named(start: str) -> Path | None:
+    """The run folder that `start` means, perhaps one that is not there; None: it is an architecture code."""
+    path = Path(start)
+    return path if path.is_dir() or path.name != start else None
 
 
 def best_serial(source: Path) -> Trial:

@@ -13,7 +13,7 @@ from spnas_hw.config import SearchConfig, load_search
 from spnas_hw.cost.constraints import Budget
 from spnas_hw.cost.workload import Connection
 from spnas_hw.errors import InvalidConfig, RunError
-from spnas_hw.pipeline.start import adopt, best_serial, check, phases_of
+from spnas_hw.pipeline.start import adopt, best_serial, check, phases_of, run_named
 from spnas_hw.run import JOURNAL, WEIGHTS, Run
 from spnas_hw.search.journal import Journal
 from spnas_hw.search.parallel import ParallelSettings
@@ -84,6 +84,25 @@ def test_what_cannot_be_adopted(make: Make, searched: Run, config: SearchConfig,
     Journal(empty.folder / JOURNAL, empty.header())
     with pytest.raises(RunError, match="no validated serial network"):
         best_serial(empty.folder)
+
+
+def test_what_is_a_run_and_what_a_code(
+    searched: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_named(str(searched.folder)) == searched.folder
+    assert run_named("runs/forgotten") == Path("runs/forgotten")  # so that the error is about a run
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    assert run_named("empty") == Path("empty")
+    assert run_named(BETTER) is None and run_named("b16_11-2x") is None
+
+
+def test_a_start_outside_of_the_table_says_what_to_do(
+    make: Make, config: SearchConfig, tmp_path: Path
+) -> None:
+    table = write_table(tmp_path / "table", config, lambda load: 0.1)
+    with pytest.raises(InvalidConfig, match=r"unmeasured workload stem-64.*: profile a configuration whose"):
+        check(make(start="r_11-2-2-2", table=table), False, ["parallel"], this_start=True)
 
 
 def test_the_start_that_was_asked_for_is_not_exchanged(make: Make) -> None:
