@@ -156,11 +156,13 @@ def test_an_estimate_says_so_everywhere(home: Path) -> None:
 def test_the_run_folder(searched: Path) -> None:
     run = searched / "runs" / "a"
     lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
-    assert [line["trial_id"] for line in lines[1:]] == [0, 1, 2]
-    assert [line["status"] for line in lines[1:]] == ["ok"] * 3
+    assert [line["trial_id"] for line in lines[1:]] == [0, 1, 2, 3, 4]
+    assert [line["status"] for line in lines[1:]] == ["ok"] * 5
+    assert [line["phase"] for line in lines[1:]] == ["serial"] * 2 + ["parallel"] * 2 + ["serial"]
     assert lines[1]["iterations"] == 4 and lines[2]["iterations"] == 6
-    with open(run / "total_list_s.csv") as file:
-        assert len(list(csv.DictReader(file))) == 3
+    for name, trials in (("total_list_s.csv", 3), ("total_list_p.csv", 2)):
+        with open(run / name) as file:
+            assert len(list(csv.DictReader(file))) == trials
     assert (run / "pareto_front.csv").exists()
     for line in lines[1:]:
         assert "coco/bbox_mAP" in (run / "trials" / f"{line['trial_id']:04d}" / "train.log").read_text()

@@ -108,8 +108,9 @@ def write_workloads(
             if block.key not in parts:
                 parts[block.key] = _repeating_part(block, build)
     models = _export(parts)
-    for key in {key for some in probes.values() for probe in some for key in probe.parts} - models.keys():
-        models[key] = _making_result(models[key.removesuffix(RESULT)])
+    for key in (key for some in probes.values() for probe in some for key in probe.parts):
+        if key not in models:
+            models[key] = _making_result(models[key.removesuffix(RESULT)])
     return write_manifest(
         folder,
         tool_version=__version__,

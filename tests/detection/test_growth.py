@@ -73,9 +73,10 @@ def preserving(parent: Architecture, rng: np.random.Generator) -> Morphism:
         else:
             try:
                 index = int(rng.integers(len(here.stages)))
-                morphism = morphism.then(add_branch(here, index, bool(rng.integers(2))))
+                step = add_branch(here, index, bool(rng.integers(2)))
             except ValueError:
                 continue
+            morphism = morphism.then(step) if step.preserves_function else morphism
     return morphism
 
 
