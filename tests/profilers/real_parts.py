@@ -15,7 +15,7 @@ from profilers.manifest import read_manifest
 from profilers.network import random_inputs, signature
 
 SIZE = (64, 96)
-SEED = 3
+SEED = 5
 """Of the weights; one under which no two boxes are so nearly alike that float16 exchanges them."""
 
 
