@@ -154,6 +154,8 @@ def predict(
 
     if (code is None) == (validate is None):
         raise InvalidConfig("predict needs either an architecture code or --validate N")
+    if parallel and validate is None:
+        raise InvalidConfig("--parallel belongs to --validate: a code says itself where it has sub-networks")
     loaded = load_search(config)
     folder = table or find_table(TABLES, gpu)
     if validate is not None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from spnas_hw.cost.composition import macs, workloads
 from spnas_hw.errors import RunError, SpaceExhausted
 from spnas_hw.run import JOURNAL, WEIGHTS, Run
 from spnas_hw.search.history import History
@@ -93,7 +94,7 @@ def _searcher(
         decode(base or config.start),
         base is not None,
         config.parallel,
-        lambda a: run.price(a).macs,
+        lambda a: macs(workloads(a, config.detector, config.size)),
         run.objections,
     )
     return searcher, config.parallel.max_sample

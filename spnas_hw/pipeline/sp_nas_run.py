@@ -132,7 +132,7 @@ def _config(pipeline: Pipeline) -> SearchConfig:
         low, high = config.space.stages
         space = replace(config.space, stages=(low, min(high, mutation.max_stages)))
         config = replace(config, serial=settings, space=space)
-    branching = config.parallel or ParallelSettings(1, own_prob=0.0)  # the reference's share all weights
+    branching = replace(config.parallel or ParallelSettings(1), own_prob=0.0)  # as the reference
     if parallel is not None and first is not None:
         share = parallel.search_space.epoch / first.search_space.epoch
         branching = replace(branching, max_sample=parallel.search_algorithm.max_sample, share=share)

@@ -104,6 +104,7 @@ def adopt(run: Run, source: Path) -> Trial:
         parent_id=None,
         parent_code=None,
         operator="seed",
+        phase="serial",
         latency_source=None if cost.latency_ms is None else run.latency_source,
         rung=0,
         why=f"trial {best.trial_id} of {source}",
@@ -120,8 +121,8 @@ def run_named(start: str) -> Path | None:
 
 
 def best_serial(source: Path) -> Trial:
-    """The best trial of the serial phase of a run. Raises RunError."""
-    best = ranked(trial for trial in read_journal(source / JOURNAL)[1] if trial.phase == "serial")
+    """The best trial without sub-networks of a run. Raises RunError."""
+    best = ranked(trial for trial in read_journal(source / JOURNAL)[1] if decode(trial.code).is_serial)
     if not best:
         raise RunError(f"{source} has no validated serial network to start from")
     return best[0]

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from spnas_hw.config import Reignition, SearchConfig, load_search
+from spnas_hw.cost.composition import workloads
 from spnas_hw.cost.constraints import Budget
+from spnas_hw.cost.workload import Connection
 from spnas_hw.errors import DataError, RunError, TrainingError
 from spnas_hw.pipeline import search as step
 from spnas_hw.pipeline.start import check
@@ -20,6 +22,9 @@ from spnas_hw.search.journal import Journal, ranked, read_journal
 from spnas_hw.search.loop import Evaluation
 from spnas_hw.search.parallel import ParallelSettings
 from spnas_hw.search.proposal import Proposal
+from spnas_hw.space.codec import decode
+from spnas_hw.space.morphism import add_branch
+from tests.tables import write_table
 
 ITERATIONS = 300
 
@@ -85,9 +90,10 @@ def go(tmp_path: Path, notes: list[str], monkeypatch: pytest.MonkeyPatch) -> Go:
         made_up: MadeUp,
         phase: Any = "serial",
         budget: Budget = AMPLE,
+        table: Path | None = None,
     ) -> list[Any]:
         monkeypatch.setattr(step, "evaluator", lambda run, folder, progress: made_up)
-        run = Run(tmp_path / name, config, budget, None)
+        run = Run(tmp_path / name, config, budget, table)
         check(run, (run.folder / JOURNAL).exists(), [phase])
         ignore: Any = lambda *told: None  # noqa: E731
         return step.search(run, phase=phase, progress=ignore, on_trial=ignore, note=notes.append)
@@ -227,6 +233,21 @@ def test_sub_networks_stand_on_the_best_network_that_leaves_room(
     assert {trial.parent_code for trial in new} == {expected}
     assert all(trial.macs <= best.macs for trial in new)
     assert any("leaves no room" in note and str(expected) in note for note in notes)
+
+
+def test_sub_networks_whose_connection_failed_are_left_out(
+    config: SearchConfig, go: Go, tmp_path: Path
+) -> None:
+    start = decode(config.start)
+    second = add_branch(start, 1).child
+    loads = workloads(second, config.detector, config.size)
+    failed = {load.key for load in loads if isinstance(load, Connection)}
+    table = write_table(tmp_path / "table", config, lambda load: None if load.key in failed else 0.1)
+    made_up = MadeUp(tmp_path / "run" / "trials", 0)
+    trials = go(config, "run", made_up, "parallel", table=table)
+    grown = [decode(trial.code) for trial in trials if not decode(trial.code).is_serial]
+    assert len(failed) == 1 and grown
+    assert not any(network.stages[1].branches for network in grown)
 
 
 def test_a_space_that_runs_dry_ends_the_search_with_what_it_found(

@@ -70,6 +70,17 @@ def test_the_best_serial_network_is_adopted_with_its_weights(make: Make, searche
     assert adopted.macs == run.price(decode(BETTER)).macs  # reckoned here, not copied
 
 
+def test_the_serial_network_under_a_parallel_search_is_adopted(make: Make) -> None:
+    run = make("parallel")
+    journal = Journal(run.folder / JOURNAL, run.header())
+    journal.append(trial(0, START, 0.1, phase="parallel"))
+    journal.append(trial(1, START[:-1] + "1", 0.3, phase="parallel", parent_id=0, parent_code=START))
+    (run.folder / "trials" / "0000").mkdir(parents=True)
+    (run.folder / "trials" / "0000" / WEIGHTS).write_text("weights of 0")
+    adopted = adopt(make(), run.folder)
+    assert (adopted.code, adopted.phase) == (START, "serial")
+
+
 def test_what_cannot_be_adopted(make: Make, searched: Run, config: SearchConfig, tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match=f"another detector: give its code, {BETTER}"):
         adopt(make(detector=replace(config.detector, neck_channels=16)), searched.folder)
