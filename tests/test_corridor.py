@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from profilers.table import LatencyTable
+from spnas_hw.cli import main
 
 MINIATURE = {
     "space": {"blocks": ["b"], "base_channels": 4, "stages": [2, 2], "depth": [3, 6], "doublings": [1, 1]},
@@ -54,25 +56,30 @@ MINIATURE = {
 }
 
 
-def spnas_hw(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = [sys.executable, "-m", "spnas_hw.cli", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    return subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+def spnas_hw(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command in a folder; in this process, since waking torch takes
+    longer than most commands."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(arguments)
+        except SystemExit as done:
+            return int(done.code or 0), out.getvalue(), err.getvalue()
+    return 0, out.getvalue(), err.getvalue()
 
 
 def succeeded(folder: Path, *arguments: str) -> str:
-    done = spnas_hw(folder, *arguments)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout
+    code, output, errors = spnas_hw(folder, *arguments)
+    assert code == 0, errors
+    return output
 
 
 def refused(folder: Path, *arguments: str) -> str:
     """The one line on stderr of a command that a user can mend."""
-    done = spnas_hw(folder, *arguments)
-    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+    code, output, errors = spnas_hw(folder, *arguments)
+    assert code == 1, (code, output, errors)
+    lines = errors.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), errors
     return lines[0]
 
 
@@ -81,7 +88,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a configuration and its measured table."""
     folder = tmp_path_factory.mktemp("corridor")
     (folder / "mini.yml").write_text(yaml.safe_dump(MINIATURE))
-    assert "workloads on" in succeeded(folder, "profile", "--config", "mini.yml", "--calibration", "4")
+    words = ("profile", "--config", "mini.yml", "--calibration", "4")
+    program = [sys.executable, "-m", "spnas_hw.cli", *words]  # as a person starts it
+    done = subprocess.run(program, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0 and "workloads on" in done.stdout, done.stderr
+    assert "Traceback" not in done.stderr
     return folder
 
 

@@ -46,23 +46,32 @@ def build(architecture: Architecture) -> object:
     return build_model(architecture, DETECTOR)
 
 
-@pytest.fixture(scope="module", params=["faster_rcnn", "cascade_rcnn"])
-def detector(request: pytest.FixtureRequest) -> Detector:
-    return dataclasses.replace(DETECTOR, type=request.param)
+TYPES = [("faster_rcnn", "fp32"), ("faster_rcnn", "fp16"), ("cascade_rcnn", "fp32")]
 
 
-@pytest.fixture(scope="module", params=["fp32", "fp16"])
+@pytest.fixture(scope="module", params=TYPES, ids="-".join)
+def parts_of(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """A type of detector and a precision."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def detector(parts_of: tuple[str, str]) -> Detector:
+    return dataclasses.replace(DETECTOR, type=parts_of[0])
+
+
+@pytest.fixture(scope="module")
 def exported(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, detector: Detector
+    parts_of: tuple[str, str], tmp_path_factory: pytest.TempPathFactory, detector: Detector
 ) -> Manifest:
     path = write_workloads(
-        tmp_path_factory.mktemp(request.param),
+        tmp_path_factory.mktemp("parts"),
         SPACE,
         detector,
         SIZE,
         lambda architecture: build_model(architecture, detector),
         space_hash="s",
-        precision=request.param,
+        precision=parts_of[1],
         wholes=WHOLES,
     )
     return read_manifest(path)
