@@ -157,7 +157,7 @@ def predict(
     if parallel and validate is None:
         raise InvalidConfig("--parallel belongs to --validate: a code says itself where it has sub-networks")
     loaded = load_search(config)
-    folder = table or find_table(TABLES, gpu)
+    folder = table or find_table(TABLES, loaded.size, gpu)
     if validate is not None:
         home = cache or Path("build/validation")
         precision = LatencyTable.read(folder).provenance.precision

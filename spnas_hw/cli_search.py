@@ -74,7 +74,7 @@ def search(
     loaded = overridden(loaded, max_sample=max_sample, seed=seed, start=code, phases=phases)
     folder = table
     if table is None and (latency_ms is not None or gpu is not None):
-        folder = find_table(Path("latency_tables"), gpu)
+        folder = find_table(Path("latency_tables"), loaded.size, gpu)
     this = Run(run, loaded, budget, folder and folder.resolve())
     for warning in table_warnings(this):
         console.stderr.print(warning, highlight=False)
@@ -122,7 +122,7 @@ def run_pipeline(
     start_step.check(this, resume, loaded.phases())
     with console.bar(console.stderr, "rendering scenes") as progress:
         prepare(this.config.dataset, this.config.size, progress)
-    steps.begin(this)
+    steps.begin(this, loaded.to_run())
     for step in loaded.to_run():
         console.stderr.print(f"{step.name}:", highlight=False)
         resumable = console.resumable("the same command with --resume")
@@ -152,5 +152,8 @@ def table_warnings(run: Run) -> list[str]:
     if run.table.provenance.estimated:
         found.append("the latencies of this table are estimated from data sheets, not measured")
     if failures := run.table.failures():
-        found.append(f"{len(failures)} workloads of the table failed; networks that need them are left out")
+        shown = f"{next(iter(failures))}: {next(iter(failures.values()))}"
+        found.append(
+            f"{len(failures)} workloads of the table failed ({shown}); networks that need them are left out"
+        )
     return found

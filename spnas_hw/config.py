@@ -235,10 +235,21 @@ def find_config(name: str, folder: str) -> Path:
     raise InvalidConfig(f"no configuration {name!r}: give a file, or one of {known}")
 
 
+class _Strict(yaml.SafeLoader):
+    """A key that stands twice raises; YAML's own loader keeps the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for index, (key, (at, _)) in enumerate(zip(keys, node.value, strict=True)):
+            if key in keys[:index]:
+                raise yaml.YAMLError(f"the key {key!r} stands there twice, in line {at.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The keys and values of a file. Raises InvalidConfig."""
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.load(path.read_text(), _Strict)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = str(error).replace("\n", " ")
         raise InvalidConfig(f"{path} is no YAML: {line}") from error

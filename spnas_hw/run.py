@@ -20,6 +20,7 @@ from spnas_hw.config import SearchConfig, build
 from spnas_hw.cost.constraints import Budget
 from spnas_hw.cost.feasibility import find_feasible
 from spnas_hw.cost.pricer import Pricer
+from spnas_hw.cost.workload import Size
 from spnas_hw.errors import InvalidConfig, MissingWorkload, RunError
 from spnas_hw.search.journal import LatencySource, Trial, ranked, read_journal
 from spnas_hw.space.architecture import Architecture
@@ -52,10 +53,12 @@ def read_table(folder: Path, config: SearchConfig) -> LatencyTable:
     return table
 
 
-def find_table(home: Path, word: str | None = None) -> Path:
-    """The table in `home` to use when none is named: the only one of a device.
+def find_table(home: Path, size: Size, word: str | None = None) -> Path:
+    """The table in `home` to use when none is named: the only one of a device, or of its several the only
+    one of the input size.
 
     Args:
+        size: height and width in pixels.
         word: of the device's name, whatever the case; None: any device of this machine.
 
     Raises:
@@ -63,18 +66,25 @@ def find_table(home: Path, word: str | None = None) -> Path:
     """
     folders = sorted(path.parent for path in home.glob("*/provenance.json"))
     devices = [cpu_name(), *(gpu.name for gpu in nvml.devices())] if word is None else [word]
+    tables = {folder: LatencyTable.read(folder).provenance for folder in folders}
     found = [
         folder
-        for folder in folders
-        if any(device.lower() in LatencyTable.read(folder).provenance.device.lower() for device in devices)
+        for folder, about in tables.items()
+        if any(device.lower() in about.device.lower() for device in devices)
     ]
-    if len(found) == 1:
-        return found[0]
+    fitting = [folder for folder in found if _input_size(tables[folder]) == size]
+    for only in (found, fitting):
+        if len(only) == 1:
+            return only[0]
     whose = "this machine" if word is None else repr(word)
     known = ", ".join(str(path) for path in folders) or "none; measure one with spnas-hw profile"
     raise InvalidConfig(
         f"{len(found) or 'no'} latency tables of {whose}: name one with --table; there are: {known}"
     )
+
+
+def _input_size(about: Provenance) -> Size:
+    return about.input_height, about.input_width
 
 
 def changes_since(table: LatencyTable) -> list[str]:

@@ -95,6 +95,19 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    """Nested, too; YAML itself would keep the last one."""
+    text = Path(written(tmp_path)).read_text()
+    for more, line in (
+        ("seed: 1\n", text.count("\n") + 1),
+        ("serial: {max_sample: 1, max_sample: 2}\n", None),
+    ):
+        (tmp_path / "twice.yml").write_text(text + more)
+        with pytest.raises(InvalidConfig, match="stands there twice") as caught:
+            load_search(str(tmp_path / "twice.yml"))
+        assert line is None or f"line {line}" in str(caught.value)
+
+
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     document = yaml.safe_load(Path(written(tmp_path)).read_text())
     del document["schedule"]

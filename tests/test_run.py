@@ -156,12 +156,16 @@ def test_the_table_of_this_machine_is_found(
     monkeypatch.setattr("profilers.nvml.devices", lambda: [])
     other = stored(tmp_path, "v100", "Tesla V100-SXM2", config)
     with pytest.raises(InvalidConfig, match=r"no latency tables of this machine.*v100"):
-        find_table(tmp_path)  # another device's table is never taken silently
+        find_table(tmp_path, config.size)  # another device's table is never taken silently
     own = stored(tmp_path, "own", "This CPU", config)
-    assert find_table(tmp_path) == own and find_table(tmp_path, "v100") == other
+    assert find_table(tmp_path, config.size) == own and find_table(tmp_path, config.size, "v100") == other
+    assert find_table(tmp_path, (32, 64)) == own  # whoever reads it says what does not fit
+    larger = stored(tmp_path, "larger", "This CPU", replace(config, input_height=2 * config.input_height))
+    assert find_table(tmp_path, config.size) == own
+    assert find_table(tmp_path, (2 * config.input_height, config.input_width)) == larger
     stored(tmp_path, "own-fp16", "This CPU", config)
-    with pytest.raises(InvalidConfig, match="2 latency tables"):
-        find_table(tmp_path)
+    with pytest.raises(InvalidConfig, match="3 latency tables"):
+        find_table(tmp_path, config.size)
 
 
 def test_a_newer_runtime_or_driver_is_told(

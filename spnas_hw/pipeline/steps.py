@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +19,13 @@ from spnas_hw.space.codec import decode, encode
 from spnas_hw.space.morphism import unchanged
 
 
-def begin(run: Run) -> None:
-    """Opens the run's journal for its steps. Raises RunError where it belongs to another search."""
+def begin(run: Run, to_run: Sequence[Step]) -> None:
+    """Opens the run's journal for its steps. Raises RunError where it belongs to another search, or where the
+    first step needs trials that it does not have."""
+    if not (run.folder / JOURNAL).exists() and to_run and _needs_serial_trials(run, to_run[0]):
+        raise RunError(
+            f"{to_run[0].name} needs {run.folder / TOTAL_LISTS['serial']}: run the serial step first"
+        )
     Journal(run.folder / JOURNAL, run.header())
 
 
@@ -36,11 +41,19 @@ def run_step(
     if isinstance(step, TrainStep):
         fully_train(run, step.trainer, progress=progress, on_trial=on_trial, note=note)
         return
+    if _needs_serial_trials(run, step):
+        best_of(run, run.folder / TOTAL_LISTS["serial"])  # raises where nothing was searched
+    level = step.search_algorithm.sample_level
+    search.search(run, phase=level, progress=progress, on_trial=on_trial, note=note)
+
+
+def _needs_serial_trials(run: Run, step: Step) -> bool:
+    """Whether a step is a parallel phase on the best network of this run's own list."""
+    if isinstance(step, TrainStep):
+        return False
     level, result = step.search_algorithm.sample_level, step.search_algorithm.last_search_result
     own = run.folder / TOTAL_LISTS["serial"]
-    if level == "parallel" and result is not None and list_path(result, run.folder) == own:
-        best_of(run, own)  # raises where nothing was searched
-    search.search(run, phase=level, progress=progress, on_trial=on_trial, note=note)
+    return level == "parallel" and result is not None and list_path(result, run.folder) == own
 
 
 def fully_train(

@@ -186,6 +186,19 @@ def test_a_step_without_what_it_builds_on(home: Path, copied: Run) -> None:
         trained(copied, trainer_of(home), [])
 
 
+def test_a_parallel_step_alone_leaves_no_folder(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder with a journal would refuse the next attempt."""
+    monkeypatch.chdir(home)
+    write_pipeline(home, "alone.yml", pipeline=["nas2"])
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            run("alone.yml")
+        assert "nas2 needs runs/alone/total_list_s.csv: run the serial step first" in capsys.readouterr().err
+    assert not (home / "runs/alone").exists()
+
+
 def test_other_classes_than_those_of_the_data_are_refused(copied: Run) -> None:
     with pytest.raises(InvalidConfig, match=r"class 0 .* 'pedestrian', in voc data it is 'aeroplane'"):
         voc = replace(copied.config, dataset=Dataset("voc", Path("x")))
