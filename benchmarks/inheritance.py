@@ -23,9 +23,10 @@ from rich.table import Table
 
 from profilers.environment import cpu_name, package_version
 from spnas_hw import console
-from spnas_hw.config import Schedule, load_search
+from spnas_hw.config import load_search
 from spnas_hw.detection.datasets import prepare
 from spnas_hw.detection.evaluator import ShortTraining
+from spnas_hw.schedule import Schedule
 from spnas_hw.search.proposal import Proposal
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode, encode

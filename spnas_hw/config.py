@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from spnas_hw.cost.workload import Size
 from spnas_hw.errors import InvalidArchitecture, InvalidConfig
+from spnas_hw.schedule import Reignition, Schedule, Training, require_positive
 from spnas_hw.search.journal import Phase
 from spnas_hw.search.parallel import ParallelSettings
 from spnas_hw.search.serial import SerialSettings
@@ -47,7 +48,7 @@ class Dataset:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        _require_positive(self, "train", "val")
+        require_positive(self, "train", "val")
         given = [self.train is not None, self.val is not None, self.seed is not None]
         if self.type == "streets" and not all(given):
             raise ValueError("synthetic streets need train, val and seed")
@@ -58,63 +59,6 @@ class Dataset:
             raise ValueError(f"min_height_px is {self.min_height_px}; {self.type} data needs it, at least 0")
         if not persons and self.min_height_px is not None:
             raise ValueError(f"min_height_px only belongs to persons (ecp, streets), not to {self.type} data")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How one candidate is trained: AdamW, linear warm-up, then cosine to `final_learning_rate`.
-
-    A network without a parent, which inherits nothing, is trained for `start_iterations` with
-    `start_learning_rate`; what has inherited needs fewer and smaller steps.
-    """
-
-    start_iterations: int
-    start_learning_rate: float
-    iterations: int
-    batch_size: int
-    learning_rate: float
-    final_learning_rate: float
-    warmup_iterations: int
-    weight_decay: float
-    clip_grad_norm: float
-    rpn_samples: int
-    roi_samples: int
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        names = ("start_iterations", "iterations", "batch_size", "final_learning_rate")
-        _require_positive(self, "start_learning_rate", "learning_rate")
-        _require_positive(self, *names, "warmup_iterations", "clip_grad_norm", "rpn_samples", "roi_samples")
-        if not self.warmup_iterations < min(self.start_iterations, self.iterations):
-            raise ValueError(f"warmup_iterations is {self.warmup_iterations}; it must be below iterations")
-        if self.workers < 0 or not 0 <= self.weight_decay < 1:
-            raise ValueError("workers must be at least 0, and weight_decay within 0 and 1")
-
-
-@dataclass(frozen=True)
-class Reignition:
-    """How a backbone is trained on ImageNet when growth is stuck: SGD with momentum, linear warm-up, cosine.
-
-    `images` is a folder in ImageNet's layout: `train/<class>/` and `val/<class>/`. `image_size` is the
-    side of a training crop in pixels.
-    """
-
-    images: Path
-    image_size: int
-    iterations: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    warmup_iterations: int
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        names = ("image_size", "iterations", "batch_size", "learning_rate", "warmup_iterations")
-        _require_positive(self, *names)
-        if self.warmup_iterations >= self.iterations:
-            raise ValueError(f"warmup_iterations is {self.warmup_iterations}; it must be below iterations")
-        if self.workers < 0 or not 0 <= self.weight_decay < 1:
-            raise ValueError("workers must be at least 0, and weight_decay within 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -136,12 +80,13 @@ class SearchConfig:
     seed: int
     parallel: ParallelSettings | None = None
     reignition: Reignition | None = None
+    training: Training | None = None
 
     def __post_init__(self) -> None:
         decode(self.start)
         if self.serial.reignitions and self.reignition is None:
             raise ValueError("serial.reignitions needs the images and schedule under the key reignition")
-        _require_positive(self, "input_height", "input_width")
+        require_positive(self, "input_height", "input_width")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must be at least 0")
         if self.input_height % 32 or self.input_width % 32:
@@ -216,13 +161,6 @@ def fingerprint(value: Any) -> str:
     """A short hash of a dataclass value, the same in every process."""
     text = json.dumps(asdict(value), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _require_positive(value: Any, *names: str) -> None:
-    for name in names:
-        number = getattr(value, name)
-        if number is not None and not 0 < number < math.inf:
-            raise ValueError(f"{name} is {number}; it must be above 0")
 
 
 def find_config(name: str, folder: str) -> Path:

@@ -28,6 +28,7 @@ def model_config(
     rpn_samples: int = 256,
     roi_samples: int = 512,
     zero_init_residual: bool = True,
+    norm_eval: bool = False,
 ) -> dict[str, Any]:
     """The `model` part of an mmdet configuration.
 
@@ -50,6 +51,7 @@ def model_config(
             "type": "SPNet",
             "code": encode(architecture),
             "zero_init_residual": zero_init_residual,
+            "norm_eval": norm_eval,
         },
         "neck": {
             "type": "FPN",

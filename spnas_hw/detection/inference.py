@@ -13,7 +13,7 @@ from torch import nn
 
 from spnas_hw.cost.workload import Size
 from spnas_hw.detection.detector import PIXEL_MEAN, PIXEL_STD, build_model
-from spnas_hw.detection.evaluator import load_weights
+from spnas_hw.detection.weights import load_weights
 from spnas_hw.errors import DataError
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.detector import Detector

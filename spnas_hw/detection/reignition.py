@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import spnas_hw.detection.framework  # noqa: F401  fills the registries
-from spnas_hw.config import Reignition
 from spnas_hw.detection.backbone import SPNet
 from spnas_hw.detection.detector import PIXEL_MEAN, PIXEL_STD
 from spnas_hw.detection.runner import running
 from spnas_hw.errors import DataError
+from spnas_hw.schedule import Reignition
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import encode
 

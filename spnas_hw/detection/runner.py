@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
@@ -95,8 +96,10 @@ class _Progress(Hook):
 
 
 def _log_to(runner: Runner, path: Path) -> None:
-    """One log file and nothing on the terminal."""
+    """One log file, of the first process, and nothing on the terminal."""
     _close_log(runner)
+    if not is_main_process():
+        return
     shutil.rmtree(runner.log_dir, ignore_errors=True)
     for dump in path.parent.glob("*.py"):  # the configuration, which the journal has
         dump.unlink()

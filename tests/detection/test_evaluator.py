@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from spnas_hw.config import Dataset, Reignition, Schedule, load_search
+from spnas_hw.config import Dataset, load_search
 from spnas_hw.detection.datasets import prepare
-from spnas_hw.detection.evaluator import ShortTraining, load_weights
+from spnas_hw.detection.evaluator import ShortTraining
+from spnas_hw.detection.weights import load_weights
 from spnas_hw.errors import DataError, RunError, TrainingError
+from spnas_hw.schedule import Reignition, Schedule
 from spnas_hw.search.proposal import Proposal
 from spnas_hw.space.codec import decode
 from spnas_hw.space.morphism import unchanged

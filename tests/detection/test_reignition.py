@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from spnas_hw.config import Reignition
 from spnas_hw.detection.detector import build_model
 from spnas_hw.detection.reignition import ImageFolder, reignite
 from spnas_hw.errors import DataError, TrainingError
+from spnas_hw.schedule import Reignition
 from spnas_hw.space.codec import decode
 from spnas_hw.space.detector import Detector
 

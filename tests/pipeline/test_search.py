@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spnas_hw.config import Reignition, SearchConfig, load_search
+from spnas_hw.config import SearchConfig, load_search
 from spnas_hw.cost.composition import workloads
 from spnas_hw.cost.constraints import Budget
 from spnas_hw.cost.workload import Connection
@@ -18,6 +18,7 @@ from spnas_hw.errors import DataError, RunError, TrainingError
 from spnas_hw.pipeline import search as step
 from spnas_hw.pipeline.start import check
 from spnas_hw.run import JOURNAL, Run
+from spnas_hw.schedule import Reignition
 from spnas_hw.search.journal import Journal, ranked, read_journal
 from spnas_hw.search.loop import Evaluation
 from spnas_hw.search.parallel import ParallelSettings

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from mmdet.registry import DATASETS
 
-from spnas_hw.config import Dataset, Schedule, load_search
+from spnas_hw.config import Dataset, load_search
 from spnas_hw.detection.datasets import class_names, image_paths, mmdet_dataset, prepare, require_classes
 from spnas_hw.detection.evaluator import ShortTraining
 from spnas_hw.errors import DataError, InvalidConfig
+from spnas_hw.schedule import Schedule
 from spnas_hw.search.proposal import Proposal
 from spnas_hw.space.codec import decode
 from spnas_hw.space.morphism import unchanged
