@@ -17,6 +17,7 @@ from spnas_hw.cli_evaluate import evaluate_app
 from spnas_hw.cli_profile import profile_app
 from spnas_hw.cli_search import search_app
 from spnas_hw.cli_table import table_app
+from spnas_hw.cli_train import train_app
 from spnas_hw.errors import InvalidConfig, OverBudget, SpnasError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(profile_app)
 app.add_typer(search_app)
+app.add_typer(train_app)
 app.add_typer(table_app, name="table")
 app.add_typer(evaluate_app, name="evaluate")
 data_app = typer.Typer(help="Data sets.", no_args_is_help=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from spnas_hw.config import Dataset
@@ -132,3 +133,8 @@ def _raise(folder: Path, code: int) -> None:
         raise TrainingError(f"a training process ended with {code}: see {folder / 'torchrun.log'}") from None
     kind = DataError if failure["kind"] == "DataError" else TrainingError
     raise kind(failure["message"])
+
+
+def visible_gpus() -> int:
+    """How many GPUs torch can train on here."""
+    return int(torch.cuda.device_count())

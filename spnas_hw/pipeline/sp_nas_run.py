@@ -52,7 +52,7 @@ def without_effect(pipeline: Pipeline) -> list[str]:
     steps = [step for step in pipeline.steps if step.trainer is not None and step.trainer.debug]
     found = [f"{key} has no effect" for key in [*keys, *(f"{step.name}.trainer.debug" for step in steps)]]
     if several := _several_gpus(pipeline):
-        found.append(f"{', '.join(several)}: one process trains, on one GPU; several are not supported yet")
+        found.append(f"{', '.join(several)}: one process trains the candidates, on one GPU")
     return found
 
 
@@ -89,9 +89,10 @@ def iterations_of(config: SearchConfig, epochs: int) -> int:
 
 
 def _several_gpus(pipeline: Pipeline) -> list[str]:
-    """The keys of the file that ask for more than one GPU."""
+    """The keys of the file that ask for more than one GPU where one is used."""
     general, worker = pipeline.general, pipeline.general.worker
-    asked = {f"{step.name}.trainer.gpus": step.trainer.gpus for step in pipeline.to_run() if step.trainer}
+    phases = [step for step in pipeline.to_run() if isinstance(step, PhaseStep)]
+    asked = {f"{step.name}.trainer.gpus": step.trainer.gpus for step in phases if step.trainer}
     if worker is not None:
         asked["general.worker.gpus_per_job"] = worker.gpus_per_job
         asked["general.worker.devices_per_job"] = worker.devices_per_job

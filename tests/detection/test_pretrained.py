@@ -24,7 +24,8 @@ def shaken(model: nn.Module) -> nn.Module:
     for tensor in model.state_dict().values():
         if tensor.dtype.is_floating_point:
             tensor.copy_(0.5 + 0.1 * torch.rand_like(tensor) if tensor.dim() == 1 else tensor * 0.5)
-    return model.eval()
+    model.eval()  # of mmdet's ResNet it returns nothing
+    return model
 
 
 def head() -> dict[str, Tensor]:
@@ -37,7 +38,7 @@ def head() -> dict[str, Tensor]:
         (RESNET_18, lambda: ResNet(18)),
         ("b_111-2111-211111-211", lambda: ResNet(34)),
         ("r_111-2111-211111-211", lambda: ResNet(50, style="pytorch")),
-        ("x(32x4d)_111-2111-211111-211", lambda: ResNeXt(50, groups=32, base_width=4)),
+        ("x(32x4d)_111-2111-211111-211", lambda: ResNeXt(depth=50, groups=32, base_width=4)),
     ],
 )
 def test_a_backbone_says_what_the_classifiers_does(code: str, model, tmp_path: Path) -> None:

@@ -123,9 +123,7 @@ def test_every_key_of_the_reference_arrives(tmp_path: Path) -> None:
     assert config.schedule.iterations * config.parallel.share == 3 * 2000 / 4
     assert iterations_of(config, training.trainer.epoch) == 12 * 2000 / 4
     assert run.table is None and run.budget.latency_ms is None
-    timeout, gpus = without_effect(pipeline)
-    assert timeout == "general.worker.timeout has no effect"
-    assert gpus.startswith("fullytrain.trainer.gpus: one process trains")
+    assert without_effect(pipeline) == ["general.worker.timeout has no effect"]
 
 
 SHIPPED = sorted(path.stem for path in (configs_folder() / "searches").glob("sp_nas*.yml"))
@@ -302,8 +300,9 @@ def test_several_gpus_are_one_and_said_to_be(tmp_path: Path) -> None:
     changes = {"general__worker__gpus_per_job": 4, "general__parallel_search": True}
     pipeline = load_pipeline(written(tmp_path, **changes))
     (note,) = [line for line in without_effect(pipeline) if "one process" in line]
-    for key in ("fullytrain.trainer.gpus", "general.worker.gpus_per_job", "general.parallel_search"):
+    for key in ("general.worker.gpus_per_job", "general.parallel_search"):
         assert key in note
+    assert "fullytrain" not in note  # it may take several
 
 
 def test_a_template_beside_the_file_comes_first(tmp_path: Path) -> None:

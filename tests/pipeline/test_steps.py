@@ -15,7 +15,7 @@ import yaml
 from spnas_hw.cli import main
 from spnas_hw.config import Dataset
 from spnas_hw.errors import InvalidConfig, SpnasError, TrainingError
-from spnas_hw.pipeline import search, start, steps
+from spnas_hw.pipeline import full_training, search, start, steps
 from spnas_hw.pipeline.sp_nas import load_pipeline
 from spnas_hw.run import Run
 from spnas_hw.search.loop import Evaluation
@@ -93,6 +93,7 @@ def test_resumed_nothing_is_trained_again(home: Path, monkeypatch: pytest.Monkey
         return evaluate
 
     monkeypatch.setattr(search, "evaluator", evaluator)
+    monkeypatch.setattr(full_training, "evaluator", evaluator)
     with pytest.raises(SystemExit) as done:
         run("mini.yml", "--resume")
     assert done.value.code in (0, None)
@@ -132,12 +133,12 @@ def trainer_of(home: Path, **changes: Any) -> Any:
 
 
 def fake(mean_ap: float | None, asked: list[Any]) -> Any:
-    def evaluator(run: Run, folder: Path, progress: object) -> Any:
+    def evaluator(run: Run, plan: Any, folder: Path, progress: object) -> Any:
         def evaluate(proposal: Any, trial_id: int, parent_id: int | None) -> Evaluation:
-            asked.append((proposal, trial_id, parent_id, run.config.schedule.start_iterations))
+            asked.append((proposal, trial_id, parent_id, plan.training.epochs))
             if mean_ap is None:
                 raise TrainingError("it fell over")
-            return Evaluation({"mAP": mean_ap}, run.config.schedule.iterations)
+            return Evaluation({"mAP": mean_ap}, 6)
 
         return evaluate
 
@@ -145,8 +146,8 @@ def fake(mean_ap: float | None, asked: list[Any]) -> Any:
 
 
 def trained(run: Run, trainer: Any, notes: list[str]) -> Any:
-    quiet = {"progress": lambda *_: None, "on_trial": lambda _: None, "note": notes.append}
-    return steps.fully_train(run, trainer, **quiet)
+    planned = steps.planned(run, trainer, notes.append)
+    return full_training.fully_train(run, planned, progress=lambda *_: None, on_trial=lambda _: None)
 
 
 def test_a_code_that_was_not_searched_is_trained_from_nothing(
@@ -154,13 +155,22 @@ def test_a_code_that_was_not_searched_is_trained_from_nothing(
 ) -> None:
     asked: list[Any] = []
     notes: list[str] = []
-    monkeypatch.setattr(search, "evaluator", fake(0.4, asked))
+    monkeypatch.setattr(full_training, "evaluator", fake(0.4, asked))
     trainer = trainer_of(home, model_desc="b4_111111-2", model_desc_file=None)
     found = trained(copied, trainer, notes)
     assert (found.code, found.mean_ap, found.parent_id) == ("b4_111111-2_0-0", 0.4, None)
-    assert asked[0][1:] == (0, None, 6) and "from nothing" in notes[0]
+    assert asked[0][1:] == (0, None, 2) and "from nothing" in notes[0]
     assert copied.fully_trained() == found
     assert trained(copied, trainer, notes) == found and len(asked) == 1
+
+
+def test_fewer_gpus_than_asked_for_are_told(home: Path, copied: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for here, processes in ((0, 1), (2, 2), (8, 4)):
+        monkeypatch.setattr("spnas_hw.detection.training.visible_gpus", lambda here=here: here)
+        notes: list[str] = []
+        planned = steps.planned(copied, trainer_of(home, gpus=4), notes.append)
+        assert planned.processes == processes
+        assert [f"{here} are here" in note for note in notes] == ([True] if here < 4 else [])
 
 
 def test_a_failed_full_training_is_tried_again(
@@ -168,11 +178,11 @@ def test_a_failed_full_training_is_tried_again(
 ) -> None:
     asked: list[Any] = []
     trainer = trainer_of(home, model_desc_file="total_list_s.csv")
-    monkeypatch.setattr(search, "evaluator", fake(None, asked))
+    monkeypatch.setattr(full_training, "evaluator", fake(None, asked))
     with pytest.raises(SpnasError, match="it fell over"):
         trained(copied, trainer, [])
     assert copied.fully_trained() is None
-    monkeypatch.setattr(search, "evaluator", fake(0.2, asked))
+    monkeypatch.setattr(full_training, "evaluator", fake(0.2, asked))
     assert trained(copied, trainer, []).mean_ap == 0.2
     assert [(trial_id, parent) for _, trial_id, parent, _ in asked] == [(1, 0), (2, 0)]
 
