@@ -67,6 +67,7 @@ def train(
         reignite=reignite,
         pretrained=pretrained,
     )
+    full_training.check(this, plan)
     with console.bar(console.stderr, "rendering scenes") as progress:
         prepare(this.config.dataset, this.config.size, progress)
     if run_named(network) is None:

@@ -203,7 +203,7 @@ class Run:
         if not path.exists():
             return None
         header, trials = read_journal(path)
-        searched = header["fully_trained"]["from_trial"] is not None  # then the first line is that trial
+        searched = header["from_trial"] is not None  # then the first line is that trial
         return next(iter(ranked(trials[1:] if searched else trials)), None)
 
     def start(self) -> tuple[Architecture, str | None]:

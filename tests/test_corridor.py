@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
 import json
 import subprocess
 import sys
@@ -17,7 +15,8 @@ import pytest
 import yaml
 
 from profilers.table import LatencyTable
-from spnas_hw.cli import main
+
+from .command import refused, succeeded
 
 MINIATURE = {
     "space": {"blocks": ["b"], "base_channels": 4, "stages": [2, 2], "depth": [3, 6], "doublings": [1, 1]},
@@ -54,33 +53,6 @@ MINIATURE = {
     "headroom": 0.05,
     "seed": 0,
 }
-
-
-def spnas_hw(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command in a folder; in this process, since waking torch takes
-    longer than most commands."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main(arguments)
-        except SystemExit as done:
-            return int(done.code or 0), out.getvalue(), err.getvalue()
-    return 0, out.getvalue(), err.getvalue()
-
-
-def succeeded(folder: Path, *arguments: str) -> str:
-    code, output, errors = spnas_hw(folder, *arguments)
-    assert code == 0, errors
-    return output
-
-
-def refused(folder: Path, *arguments: str) -> str:
-    """The one line on stderr of a command that a user can mend."""
-    code, output, errors = spnas_hw(folder, *arguments)
-    assert code == 1, (code, output, errors)
-    lines = errors.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: "), errors
-    return lines[0]
 
 
 @pytest.fixture(scope="module")

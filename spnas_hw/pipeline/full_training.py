@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from spnas_hw.errors import InvalidConfig, RunError
 from spnas_hw.pipeline.search import Same, TrialProgress, copy_trial
 from spnas_hw.run import FULL_TRAINING, JOURNAL, WEIGHTS, Run
 from spnas_hw.schedule import Training, training_of
-from spnas_hw.search.journal import Journal, Trial
+from spnas_hw.search.journal import Journal, Trial, read_journal
 from spnas_hw.search.loop import Evaluator
 from spnas_hw.search.loop import run as run_search
 from spnas_hw.search.proposal import Proposal
@@ -55,6 +56,8 @@ def plan(
     except ValueError as error:
         raise InvalidConfig(f"{epochs} epochs do not fit the configured training: {error}") from error
     if (pretrained := pretrained or training.pretrained) is not None:
+        if not pretrained.is_file():
+            raise InvalidConfig(f"{pretrained} is no file: pretrained is the checkpoint of a ResNet")
         training = replace(training, pretrained=pretrained.resolve())
     if reignite and source is None:
         raise InvalidConfig(f"{code} has no searched weights to reignite")
@@ -72,11 +75,9 @@ def fully_train(run: Run, plan: Plan, *, progress: TrialProgress, on_trial: Call
     Raises:
         RunError: the folder holds another training, or this one failed.
     """
+    check(run, plan)
     folder = run.folder / FULL_TRAINING
-    settings = json.loads(json.dumps(asdict(plan.training), default=str))
-    about = {"code": plan.code, "from_trial": plan.source and plan.source.trial_id, **settings}
-    about |= {"processes": plan.processes}
-    journal = Journal(folder / JOURNAL, {"fully_trained": about, "reignition": plan.reignite})
+    journal = Journal(folder / JOURNAL, _header(plan))
     if plan.source is not None and not journal.trials:
         copy_trial(run.folder / "trials" / f"{plan.source.trial_id:04d}", folder / "0000")
         journal.append(replace(plan.source, trial_id=0, parent_id=None, parent_code=None))
@@ -96,6 +97,35 @@ def fully_train(run: Run, plan: Plan, *, progress: TrialProgress, on_trial: Call
     if journal.trials[-1].mean_ap is None:
         raise RunError(f"the full training failed: {journal.trials[-1].reason}; the same command tries again")
     return journal.trials[-1]
+
+
+def check(run: Run, plan: Plan) -> None:
+    """Refuses at once what could not be trained.
+
+    Raises:
+        RunError: the run holds a training of something else, or in another way.
+        DataError: the checkpoint to start from is of another network.
+    """
+    if (pretrained := plan.training.pretrained) is not None:
+        from spnas_hw.detection.pretrained import load_backbone
+
+        load_backbone(pretrained, decode(plan.code))
+    path = run.folder / FULL_TRAINING / JOURNAL
+    if path.exists():
+        found, wanted = read_journal(path)[0], _header(plan)
+        if changed := sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key)):
+            what = ", ".join(changed)
+            raise RunError(
+                f"{path.parent} holds a training with another {what}: remove it, or choose a --run"
+            )
+
+
+def _header(plan: Plan) -> dict[str, Any]:
+    """What makes a training this one."""
+    settings = json.loads(json.dumps(asdict(plan.training), default=str))
+    source = plan.source and plan.source.trial_id
+    own = {"code": plan.code, "from_trial": source, "processes": plan.processes, "reignite": plan.reignite}
+    return {**own, **settings}
 
 
 def evaluator(run: Run, plan: Plan, folder: Path, progress: TrialProgress) -> Evaluator:
