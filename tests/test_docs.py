@@ -32,7 +32,7 @@ def test_every_command_shown_exists_with_its_options(command: str) -> None:
     _, *words = shlex.split(command.split(" #")[0])
     parser = typer.main.get_command(app)
     while hasattr(parser, "commands"):
-        name = words.pop(0)
+        name = words.pop(0) if words[0] in parser.commands else getattr(parser, "default", words[0])
         assert name in parser.commands, command
         parser = parser.commands[name]
     known = {option for parameter in parser.params for option in parameter.opts}

@@ -30,6 +30,7 @@ import spnas_hw.detection.backbone
 import spnas_hw.detection.datasets.coco_dataset
 import spnas_hw.detection.datasets.ecp_dataset
 import spnas_hw.detection.metrics.coco
-import spnas_hw.detection.metrics.lamr_metric  # noqa: F401  registers, as those before
+import spnas_hw.detection.metrics.lamr_metric
+import spnas_hw.detection.metrics.voc  # noqa: F401  registers, as those before
 
 init_default_scope("mmdet")

@@ -28,11 +28,21 @@ def load_detector(trial_folder: Path, architecture: Architecture, detector: Dete
     return model
 
 
-def preprocess(path: Path, size: Size) -> Array:
-    """An image file -> [1, 3, H, W] float32: RGB, resized to `size` (bilinear), ImageNet-normalised."""
+def load_image(path: Path) -> NDArray[np.uint8]:
+    """[H, W, 3], BGR. Raises DataError."""
     image = cv2.imread(str(path))
     if image is None:
         raise DataError(f"{path} is no readable image")
+    return np.asarray(image)
+
+
+def preprocess(path: Path, size: Size) -> Array:
+    """An image file -> the input of a detector, as `resized`."""
+    return resized(load_image(path), size)
+
+
+def resized(image: NDArray[np.uint8], size: Size) -> Array:
+    """[h, w, 3], BGR -> [1, 3, H, W] float32: RGB, resized to `size` (bilinear), ImageNet-normalised."""
     image = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)[:, :, ::-1]
     normalised = (image.astype(np.float32) - np.float32(PIXEL_MEAN)) / np.float32(PIXEL_STD)
     return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None])

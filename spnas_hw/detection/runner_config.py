@@ -8,8 +8,10 @@ from typing import Any
 from spnas_hw.config import Dataset
 from spnas_hw.cost.workload import Size
 from spnas_hw.detection.datasets import mmdet_dataset
+from spnas_hw.detection.metrics.lamr import SIZE
 from spnas_hw.errors import DataError
 
+COCO = {"type": "CocoMetricWithIgnored", "metric": "bbox"}
 METRICS = {
     "mAP": "coco/bbox_mAP",
     "AP50": "coco/bbox_mAP_50",
@@ -56,7 +58,7 @@ def runner_config(
             "batch_size": 1,
             "sampler": {"type": "DefaultSampler", "shuffle": False},
         },
-        "val_evaluator": [{"type": "CocoMetricWithIgnored", "metric": "bbox"}],
+        "val_evaluator": [COCO],
         "train_cfg": {"type": "IterBasedTrainLoop", "max_iters": iterations, "val_begin": iterations + 1},
         "val_cfg": {"type": "ValLoop"},
         **optimization,
@@ -105,6 +107,26 @@ def cosine(final_learning_rate: float, warmup_iterations: int, iterations: int) 
         "end": iterations,
         "T_max": iterations - warmup_iterations,
     }
+
+
+def metrics_of(dataset: Dataset, size: Size) -> list[dict[str, Any]]:
+    """All metrics of a data set: COCO's always, LAMR of the persons, VOC's own.
+
+    Args:
+        size: height and width of synthetic streets.
+    """
+    found: list[dict[str, Any]] = [COCO]
+    if dataset.type in ("ecp", "streets"):
+        found.append({"type": "LAMRMetric", "size": SIZE if dataset.type == "ecp" else size})
+    if dataset.type == "voc":
+        found.append({"type": "VocMetric"})
+    return found
+
+
+def numbers(found: dict[str, float]) -> dict[str, float | None]:
+    """What `metrics_of` told: COCO's under their short names, the others under their own."""
+    own = {name: value for name, value in found.items() if not name.startswith("coco/")}
+    return {**fractions(found), **own}
 
 
 def fractions(found: dict[str, float]) -> dict[str, float | None]:

@@ -1,7 +1,6 @@
 """One process of a full training: alone, or one of torchrun's.
 
-`python -m spnas_hw.detection.training_process FOLDER` trains what `FOLDER/training.json` says. On several
-machines start it with torchrun on each, FOLDER being shared.
+`python -m spnas_hw.detection.training_process FOLDER` trains what `FOLDER/training.json` says.
 """
 
 from __future__ import annotations
@@ -26,9 +25,8 @@ import spnas_hw.detection.framework  # noqa: F401  fills the registries, as the 
 from spnas_hw.config import Dataset, build
 from spnas_hw.detection.datasets import image_paths
 from spnas_hw.detection.detector import model_config
-from spnas_hw.detection.metrics.lamr import SIZE
 from spnas_hw.detection.runner import running
-from spnas_hw.detection.runner_config import cosine, fractions, optimization, runner_config
+from spnas_hw.detection.runner_config import cosine, metrics_of, numbers, optimization, runner_config
 from spnas_hw.detection.weights import NAME, load_weights, save_weights
 from spnas_hw.errors import SpnasError, TrainingError
 from spnas_hw.schedule import Training
@@ -108,8 +106,7 @@ def train(folder: Path, on_iteration: Callable[[int, int], None] = lambda done, 
 
 
 def _finish(folder: Path, job: Job, found: dict[str, float], iterations: int) -> None:
-    lamr = {name: value for name, value in found.items() if name.startswith("lamr/")}
-    document = {"metrics": {**fractions(found), **lamr, **job.extra}, "iterations": iterations}
+    document = {"metrics": {**numbers(found), **job.extra}, "iterations": iterations}
     # The averaged weights, where there are any, are those of the checkpoint's state dict.
     state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=False)["state_dict"]
     save_weights(state, folder, encode(decode(job.code)))
@@ -147,9 +144,7 @@ def _config(job: Job, folder: Path, images: int) -> dict[str, Any]:
     every = training.validate_epochs
     interval = iterations if every is None else training.iterations(every, images, processes)
     config["train_cfg"] |= {"val_begin": min(interval, iterations), "val_interval": interval}
-    if job.dataset.type in ("ecp", "streets"):
-        size = SIZE if job.dataset.type == "ecp" else (job.height, job.width)
-        config["val_evaluator"].append({"type": "LAMRMetric", "size": size})
+    config["val_evaluator"] = metrics_of(job.dataset, (job.height, job.width))
     if training.ema is not None:
         config["custom_hooks"] = [{"type": "EMAHook", "momentum": training.ema}]
     return config | _distributed(job)

@@ -60,6 +60,14 @@ def export_run(
 ) -> Exported:
     """Exports the winner of a run, its trained baseline, or the network its pipeline trained fully, measured
     as its table was."""
+    trial, weights = weights_of(run, baseline, fully_trained)
+    home = weights.parent if baseline or fully_trained else run.folder
+    return export_trial(run, trial, weights, out or home / "bundle", _backend_of(run), compute_capability)
+
+
+def weights_of(run: Run, baseline: bool, fully_trained: bool) -> tuple[Trial, Path]:
+    """The winner of a run, its trained baseline, or the network that was trained fully, and the folder of its
+    weights. Raises RunError: there is none."""
     home, trial = run.folder / "trials", run.winner() if not (baseline or fully_trained) else None
     if baseline:
         home, trial = run.folder / "baseline", run.baseline()
@@ -68,9 +76,7 @@ def export_run(
     if trial is None:
         how = "no trained baseline: search with --baseline" if baseline else "no fully trained network"
         raise RunError(f"{run.folder} has {how}")
-    weights = home / f"{trial.trial_id:04d}"
-    home = run.folder if home.name == "trials" else home
-    return export_trial(run, trial, weights, out or home / "bundle", _backend_of(run), compute_capability)
+    return trial, home / f"{trial.trial_id:04d}"
 
 
 def _backend_of(run: Run) -> Backend:
@@ -117,7 +123,7 @@ def export_trial(
         agreement = parity(
             images,
             lambda image: detect(model, image),
-            lambda image: _exported_detections(session.run({"image": image})),
+            lambda image: exported_detections(session.run({"image": image})),
             config.detector.score_threshold,
         )
         session.close()
@@ -184,7 +190,7 @@ def _not_comparable(run: Run, facts: Facts) -> str | None:
     return None
 
 
-def _exported_detections(outputs: dict[str, Any]) -> tuple[Any, Any, Any]:
+def exported_detections(outputs: dict[str, Any]) -> tuple[Any, Any, Any]:
     """The rows that are detections: padding has label -1. Raises ExportError if the NMS had not settled."""
     if not outputs["nms_converged"]:
         raise ExportError(

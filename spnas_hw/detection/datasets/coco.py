@@ -47,6 +47,15 @@ def find_images(root: Path, split: str, classes: Sequence[str]) -> list[Path]:
     return [folder / name for name in names]
 
 
+def category_ids(root: Path, split: str, classes: Sequence[str]) -> list[int]:
+    """The id of each class, in their order; COCO's have gaps. Raises DataError."""
+    path = annotations_path(root, split)
+    ids = {category["name"]: int(category["id"]) for category in _read(path)["categories"]}
+    if lacking := [name for name in classes if name not in ids]:
+        raise DataError(f"{path} lacks the category {lacking[0]!r}")
+    return [ids[name] for name in classes]
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())

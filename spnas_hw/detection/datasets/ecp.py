@@ -62,7 +62,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class FramePaths:
-    """Where a frame's image and label lie; test sets have no labels."""
+    """Where a frame's image and label lie."""
 
     image: Path
     label: Path
@@ -74,16 +74,18 @@ def find_frames(root: Path, split: str, times: Sequence[str] = TIMES) -> list[Fr
     Raises:
         DataError: no image, or an image without its label.
     """
+    found = [FramePaths(image, label_path(image)) for image in find_images(root, split, times)]
+    if missing := [paths for paths in found if not paths.label.exists()]:
+        raise DataError(f"{missing[0].image} has no label {missing[0].label}")
+    return found
+
+
+def find_images(root: Path, split: str, times: Sequence[str] = TIMES) -> list[Path]:
+    """All images of a split, with labels or without, sorted by path. Raises DataError: there is none."""
     if unknown := [time for time in times if time not in TIMES]:
         raise DataError(f"time of day {unknown[0]!r} is none of {', '.join(TIMES)}")
     base = root / "ECP" if (root / "ECP").is_dir() else root
-    found = []
-    for time in times:
-        for image in sorted((base / time / "img" / split).glob("*/*.png")):
-            label = label_path(image)
-            if not label.exists():
-                raise DataError(f"{image} has no label {label}")
-            found.append(FramePaths(image, label))
+    found = [path for time in times for path in sorted((base / time / "img" / split).glob("*/*.png"))]
     if not found:
         where = base / "|".join(times) / "img" / split
         raise DataError(f"no images in {where}: give the folder that holds ECP/day/img/{split}")
