@@ -13,6 +13,7 @@ from rich.table import Table
 
 from profilers.errors import ProfilerError
 from spnas_hw import __version__, console
+from spnas_hw.cli_data import data_app
 from spnas_hw.cli_evaluate import evaluate_app
 from spnas_hw.cli_profile import profile_app
 from spnas_hw.cli_search import search_app
@@ -32,7 +33,6 @@ app.add_typer(search_app)
 app.add_typer(train_app)
 app.add_typer(table_app, name="table")
 app.add_typer(evaluate_app, name="evaluate")
-data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a run, e.g. runs/demo.")]
@@ -149,20 +149,6 @@ def report(run: RunFolder, as_json: console.Json = False) -> None:
     else:
         console.stdout.print(console.comparison(rows))
         console.stdout.print(str(path))
-
-
-@data_app.command("synthesize")
-def synthesize(config: console.Config = "demo") -> None:
-    """Render the synthetic streets of a search configuration, in the layout of EuroCity Persons."""
-    from spnas_hw.config import load_search
-    from spnas_hw.detection.datasets import prepare
-
-    loaded = load_search(config)
-    if loaded.dataset.type != "streets":
-        raise InvalidConfig(f"{config} uses {loaded.dataset.type} data: only streets can be synthesized")
-    with console.bar(console.stderr, "rendering scenes") as progress:
-        prepare(loaded.dataset, loaded.size, progress)
-    console.stdout.print(str(loaded.dataset.root))
 
 
 def _size(text: str) -> tuple[int, int]:

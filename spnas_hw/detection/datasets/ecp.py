@@ -18,6 +18,7 @@ from typing import Any
 from spnas_hw.errors import DataError
 
 TIMES = ("day", "night")
+SPLITS = ("train", "val", "test")
 CLASSES = ("pedestrian", "rider")
 """In the order of their labels."""
 GROUPS = {"pedestrian": "person-group-far-away", "rider": "rider+vehicle-group-far-away"}
@@ -68,6 +69,11 @@ class FramePaths:
     label: Path
 
 
+def base_of(root: Path) -> Path:
+    """Where `day` and `night` lie: in `root`, or in its folder ECP."""
+    return root / "ECP" if (root / "ECP").is_dir() else root
+
+
 def find_frames(root: Path, split: str, times: Sequence[str] = TIMES) -> list[FramePaths]:
     """All frames of a split, sorted by path.
 
@@ -84,7 +90,7 @@ def find_images(root: Path, split: str, times: Sequence[str] = TIMES) -> list[Pa
     """All images of a split, with labels or without, sorted by path. Raises DataError: there is none."""
     if unknown := [time for time in times if time not in TIMES]:
         raise DataError(f"time of day {unknown[0]!r} is none of {', '.join(TIMES)}")
-    base = root / "ECP" if (root / "ECP").is_dir() else root
+    base = base_of(root)
     found = [path for time in times for path in sorted((base / time / "img" / split).glob("*/*.png"))]
     if not found:
         where = base / "|".join(times) / "img" / split
@@ -114,6 +120,33 @@ def read_objects(path: Path) -> tuple[Object, ...]:
     """The objects of a label file, which need not tell the size of its image. Raises DataError."""
     with naming(path, "ECP label"):
         return _objects(read_document(path))
+
+
+def instance_of(
+    thing: Object, min_height_px: float, rider_includes_vehicle: bool = True
+) -> dict[str, Any] | None:
+    """What is trained on, in mmdet's words: `bbox` (corners), `bbox_label`, `ignore_flag`; None: background.
+
+    Ignored are groups far away, depictions of single persons, persons below `min_height_px` and those
+    occluded or truncated by more than 80 %. Sitting or lying ones and those behind glass are trained on.
+    """
+    groups = {group: name for name, group in GROUPS.items()}
+    name = groups.get(thing.identity, thing.identity)
+    if name not in CLASSES or is_poster_of_a_group(thing):
+        return None
+    whole = rider_includes_vehicle and thing.identity == "rider"
+    box = thing.union() if whole else thing.box
+    width, height = box[2] - box[0], box[3] - box[1]
+    if width < 1 or height < 1:
+        return None
+    hidden = max(thing.occlusion, thing.truncation) >= 80
+    ignored = thing.identity in groups or "depiction" in thing.tags or hidden or height < min_height_px
+    return {"bbox": list(box), "bbox_label": CLASSES.index(name), "ignore_flag": int(ignored)}
+
+
+def is_poster_of_a_group(thing: Object) -> bool:
+    """Background in the protocol; a poster of one person is a person."""
+    return thing.identity == GROUPS["pedestrian"] and "depiction" in thing.tags
 
 
 @contextmanager

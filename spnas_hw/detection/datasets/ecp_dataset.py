@@ -9,10 +9,7 @@ from typing import Any
 from mmdet.datasets import BaseDetDataset
 from mmdet.registry import DATASETS
 
-from spnas_hw.detection.datasets.ecp import CLASSES, GROUPS, TIMES, Object, find_frames, read_frame
-
-_LABELS = {name: index for index, name in enumerate(CLASSES)}
-_GROUP_LABELS = {group: _LABELS[name] for name, group in GROUPS.items()}
+from spnas_hw.detection.datasets.ecp import CLASSES, TIMES, find_frames, instance_of, read_frame
 
 
 @DATASETS.register_module()
@@ -49,7 +46,9 @@ class EuroCityPersons(BaseDetDataset):
         entries = []
         for index, paths in enumerate(find_frames(Path(self.data_root), self.split, self.times)):
             frame = read_frame(paths.label)
-            instances = [self._instance(thing) for thing in frame.objects]
+            instances = [
+                instance_of(thing, self.min_height_px, self.rider_includes_vehicle) for thing in frame.objects
+            ]
             entries.append(
                 {
                     "img_path": str(paths.image),
@@ -60,23 +59,3 @@ class EuroCityPersons(BaseDetDataset):
                 }
             )
         return entries
-
-    def _instance(self, thing: Object) -> dict[str, Any] | None:
-        if thing.identity in _GROUP_LABELS:
-            if thing.identity == GROUPS["pedestrian"] and "depiction" in thing.tags:
-                return None  # a poster of a crowd is background in the protocol
-            label, box, ignored = _GROUP_LABELS[thing.identity], thing.box, True
-        elif thing.identity in _LABELS:
-            label = _LABELS[thing.identity]
-            whole = self.rider_includes_vehicle and thing.identity == "rider"
-            box = thing.union() if whole else thing.box
-            ignored = (
-                "depiction" in thing.tags
-                or max(thing.occlusion, thing.truncation) >= 80
-                or box[3] - box[1] < self.min_height_px
-            )
-        else:
-            return None
-        if box[2] - box[0] < 1 or box[3] - box[1] < 1:
-            return None
-        return {"bbox": list(box), "bbox_label": label, "ignore_flag": int(ignored)}

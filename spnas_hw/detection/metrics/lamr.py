@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spnas_hw.cost.workload import Size
-from spnas_hw.detection.datasets.ecp import CLASSES, GROUPS, Box, Object
+from spnas_hw.detection.datasets.ecp import CLASSES, GROUPS, Box, Object, is_poster_of_a_group
 from spnas_hw.detection.datasets.ecp_detections import Detections
 from spnas_hw.detection.metrics.matching import Boxes, first_come, overlapping
 
@@ -163,7 +163,7 @@ def _truth(images: Sequence[Image], name: str, size: Size) -> _Truth:
         (index, thing)
         for index, (objects, _) in enumerate(images)
         for thing in objects
-        if thing.identity in roles and not _is_poster_of_a_group(thing)
+        if thing.identity in roles and not is_poster_of_a_group(thing)
     ]
     things = [thing for _, thing in numbered]
     corners = [thing.union() if thing.identity == name == "rider" else thing.box for thing in things]
@@ -177,11 +177,6 @@ def _truth(images: Sequence[Image], name: str, size: Size) -> _Truth:
         occlusion=np.array([thing.occlusion for thing in things], dtype=np.int64),
         truncation=np.array([thing.truncation for thing in things], dtype=np.int64),
     )
-
-
-def _is_poster_of_a_group(thing: Object) -> bool:
-    """Background in the protocol; a poster of one person is a person."""
-    return thing.identity == GROUPS["pedestrian"] and "depiction" in thing.tags
 
 
 def _detected(images: Sequence[Image], name: str, size: Size) -> tuple[Boxes, NDArray[np.float64]]:
