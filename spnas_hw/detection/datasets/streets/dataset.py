@@ -23,7 +23,7 @@ CITY = "synthville"
 NIGHT_SHARE = 5  # every fifth image; about every seventh in EuroCity Persons
 KINDS = ("img", "labels")
 RECORD = "streets.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -55,18 +55,31 @@ def _orient_deg(heading: float) -> float:
     return round(float(np.degrees(heading)) % 360, 1)
 
 
-def person(rng: np.random.Generator, x_m: float, z_m: float, stature_m: float, heading: float) -> DrawMarks:
-    """A pedestrian who stands or walks."""
+def person(
+    rng: np.random.Generator,
+    x_m: float,
+    z_m: float,
+    stature_m: float,
+    heading: float,
+    skates: bool = False,
+) -> DrawMarks:
+    """A pedestrian who stands or walks, or `skates` on a board."""
     look = sample_look(rng)
     pose = walking(rng, look, stature_m)
+    board = cloth(rng) if skates else None
 
     def draw(canvas: Canvas) -> list[Mark]:
         shadow(canvas, x_m, z_m, 0.6, 0.5)
-        layer, foot, unit = _figure_layer(canvas, x_m, z_m, 0.8, stature_m * 1.15)
-        draw_person(layer, figure_placement(foot, unit, heading), look, pose, stature_m, heading)
+        layer, (x, y), unit = _figure_layer(canvas, x_m, z_m, 0.8, stature_m * 1.15)
+        if board is not None:
+            half = 0.2 + 0.22 * abs(float(np.sin(heading)))
+            _panel(layer, (x, y), unit, (half, 0.03, 0.09), board)
+            y -= 0.07 * unit
+        draw_person(layer, figure_placement((x, y), unit, heading), look, pose, stature_m, heading)
         layer.shade(rng, 0.12)
         footprint = canvas.paste(layer, z_m)
-        return [Mark("pedestrian", [footprint], [], _orient_deg(heading))] if footprint else []
+        tags = ["skating"] if skates else []
+        return [Mark("pedestrian", [footprint], tags, _orient_deg(heading))] if footprint else []
 
     return draw
 
@@ -101,8 +114,10 @@ def sitter(rng: np.random.Generator, x_m: float, z_m: float, stature_m: float, h
 
 
 def rider(rng: np.random.Generator, x_m: float, z_m: float, stature_m: float, heading: float) -> DrawMarks:
-    """A person on a bicycle or motorbike; the vehicle is the child of the rider's label."""
+    """A person on a bicycle or motorbike, some with another behind; the vehicle and who sits behind are
+    children of the rider's label."""
     motor = rng.random() < 0.25
+    behind = sample_look(rng) if motor and rng.random() < 0.3 else None
     look: Look = sample_look(rng, helmet_prob=0.95 if motor else 0.4)
     paint: Colour = cloth(rng)
     turn = float(rng.uniform(0, 2 * np.pi))
@@ -113,6 +128,8 @@ def rider(rng: np.random.Generator, x_m: float, z_m: float, stature_m: float, he
     hands = np.array([[0.4, 0.25, 1.05], [0.4, -0.25, 1.05]], np.float32)
     hip = np.array([-0.25, 0, 0.88 if motor else 0.98], np.float32)
     pose = seated(rng, hip, float(rng.uniform(0.1, 0.5)), hands, feet, stature_m)
+    back = np.array([-0.4, 0, 0.06], np.float32)
+    pose_behind = seated(rng, hip + back, 0.1, None, feet + back, stature_m) if behind else None
 
     def draw(canvas: Canvas) -> list[Mark]:
         shadow(canvas, x_m, z_m, 0.4 + 1.4 * abs(np.sin(heading)), 0.5 + 1.2 * abs(np.cos(heading)))
@@ -120,20 +137,28 @@ def rider(rng: np.random.Generator, x_m: float, z_m: float, stature_m: float, he
         (draw_motorbike if motor else draw_bicycle)(layer, figure_placement(foot, unit, heading), paint, unit)
         layer.shade(rng, 0.08)
         vehicle = canvas.paste(layer, z_m)
-        layer, foot, unit = _figure_layer(canvas, x_m, z_m, 1.3, 2.3)
-        draw_person(layer, figure_placement(foot, unit, heading), look, pose, stature_m, heading)
-        layer.shade(rng, 0.12)
-        body = canvas.paste(layer, z_m)
-        if vehicle is None or body is None:
+        bodies = []
+        for own, sitting in ((behind, pose_behind), (look, pose)):
+            if own is not None and sitting is not None:
+                layer, foot, unit = _figure_layer(canvas, x_m, z_m, 1.3, 2.3)
+                draw_person(layer, figure_placement(foot, unit, heading), own, sitting, stature_m, heading)
+                layer.shade(rng, 0.12)
+                bodies.append(canvas.paste(layer, z_m))
+        seen = [body for body in bodies if body is not None]
+        if vehicle is None or len(seen) < len(bodies):
             return []
-        child = Mark("motorbike" if motor else "bicycle", [vehicle, body], [], _orient_deg(heading))
-        return [Mark("rider", [body], [], _orient_deg(heading), [child])]
+        kind = "motorbike" if motor else "bicycle"
+        children = [Mark(kind, [vehicle, *seen], [], _orient_deg(heading))]
+        children += [Mark("co-rider", seen, [], _orient_deg(heading))] if len(seen) > 1 else []
+        return [Mark("rider", [seen[-1]], [], _orient_deg(heading), children)]
 
     return draw
 
 
-def parked_bicycles(rng: np.random.Generator, x_m: float, z_m: float) -> DrawMarks:
-    """Bicycles without riders: to be ignored, and a trap for those who detect riders by their wheels."""
+def parked(rng: np.random.Generator, x_m: float, z_m: float) -> DrawMarks:
+    """Bicycles or motorbikes without riders: of no class, and a trap for who detects riders by wheels."""
+    motor = rng.random() < 0.25
+    identity, draw_vehicle = ("motorbike-group", draw_motorbike) if motor else ("bicycle-group", draw_bicycle)
     count = int(rng.integers(1, 5))
     paints, headings = [cloth(rng) for _ in range(count)], rng.uniform(0.9, 1.5, count)
 
@@ -143,10 +168,10 @@ def parked_bicycles(rng: np.random.Generator, x_m: float, z_m: float) -> DrawMar
             x = x_m + (index - count / 2) * 0.45
             shadow(canvas, x, z_m, 1.5, 0.3)
             layer, foot, unit = _figure_layer(canvas, x, z_m, 1.2, 1.4)
-            draw_bicycle(layer, figure_placement(foot, unit, float(headings[index])), paints[index], unit)
+            draw_vehicle(layer, figure_placement(foot, unit, float(headings[index])), paints[index], unit)
             footprint = canvas.paste(layer, z_m)
             footprints += [footprint] if footprint else []
-        return [Mark("bicycle-group", footprints)] if footprints else []
+        return [Mark(identity, footprints)] if footprints else []
 
     return draw
 
@@ -171,9 +196,10 @@ def far_group(rng: np.random.Generator, x_m: float, z_m: float, riders: bool) ->
 
 
 def poster(rng: np.random.Generator, x_m: float, z_m: float) -> DrawMarks:
-    """An advertising board with a person on it: labelled as a group with the tag `depiction`."""
-    look, paper, heading = sample_look(rng), cloth(rng), float(rng.uniform(2.2, 4.0))
-    pose = walking(rng, look, 1.6)
+    """An advertising board with a person or two on it: a pedestrian or a group, with the tag `depiction`."""
+    shown = [sample_look(rng) for _ in range(int(rng.integers(1, 3)))]
+    paper, heading = cloth(rng), float(rng.uniform(2.2, 4.0))
+    poses = [walking(rng, look, 1.6) for look in shown]
 
     def draw(canvas: Canvas) -> list[Mark]:
         shadow(canvas, x_m, z_m, 1.5, 0.4)
@@ -181,10 +207,16 @@ def poster(rng: np.random.Generator, x_m: float, z_m: float) -> DrawMarks:
         _panel(layer, (x, y), unit, (0.68, 0.3, 2.45), (60, 60, 60))
         _panel(layer, (x, y), unit, (0.6, 0.4, 2.37), paper)
         canvas.paste(layer, z_m)
-        layer, _, _ = _figure_layer(canvas, x_m, z_m, 0.9, 2.6)
-        draw_person(layer, figure_placement((x, y - 0.5 * unit), unit, heading), look, pose, 1.6, heading)
-        footprint = canvas.paste(layer, z_m)
-        return [Mark("person-group-far-away", [footprint], ["depiction"])] if footprint else []
+        footprints = []
+        for place, (look, pose) in enumerate(zip(shown, poses, strict=True)):
+            layer, _, _ = _figure_layer(canvas, x_m, z_m, 0.9, 2.6)
+            aside = 0.5 * (place - (len(shown) - 1) / 2)
+            at = (x + aside * unit, y - 0.5 * unit)
+            draw_person(layer, figure_placement(at, unit, heading), look, pose, 1.6, heading)
+            footprint = canvas.paste(layer, z_m)
+            footprints += [footprint] if footprint else []
+        identity = "pedestrian" if len(shown) == 1 else "person-group-far-away"
+        return [Mark(identity, footprints, ["depiction"])] if footprints else []
 
     return draw
 

@@ -26,7 +26,7 @@ _TALLEST = 0.72  # of the picture height: nearer, and the feet would be below th
 _FARTHEST_M = 120.0
 # A thing with less than this share left to see is not labelled: nobody could.
 _LEAST_VISIBLE = 0.05
-_GROUPS = ("person-group-far-away", "rider+vehicle-group-far-away", "bicycle-group")
+_GROUPS = ("person-group-far-away", "rider+vehicle-group-far-away", "bicycle-group", "motorbike-group")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _furnish(
             things.append((z, make(rng, x, z)))
         if rng.random() < 0.25:
             z = float(rng.uniform(8, 40))
-            things.append((z, people.parked_bicycles(rng, (kerb + wall) / 2, z)))
+            things.append((z, people.parked(rng, (kerb + wall) / 2, z)))
         if rng.random() < 0.15:
             z = float(rng.uniform(5, 25))
             things.append((z, people.poster(rng, wall - outward * 0.8, z)))
@@ -130,11 +130,12 @@ def _furnish(
 
 
 def _populate(rng: np.random.Generator, camera: Camera, street: Street) -> list[Thing]:
-    """One to eight people, from near to far evenly on a logarithmic scale, some of them in company."""
+    """Up to eight people, from near to far evenly on a logarithmic scale, some of them in company; a few
+    streets are empty."""
     things: list[Thing] = []
     nearest = camera.focal * _STATURE_M / _TALLEST
     farthest = min(_FARTHEST_M, camera.focal_px * _STATURE_M / smallest_px(camera.height))
-    wanted = 1 + min(7, int(rng.poisson(3.0)))
+    wanted = 0 if rng.random() < 0.04 else 1 + min(7, int(rng.poisson(3.0)))
     while len(things) < wanted:
         z = float(np.exp(rng.uniform(np.log(nearest), np.log(farthest))))
         x = _sideways(rng, camera, street, z)
@@ -175,7 +176,7 @@ def _inhabitant(
     if not on_road and special < 0.09:
         return people.behind_glass(rng, x, z, stature)
     heading = across if rng.random() < (0.65 if on_road else 0.4) else along
-    return people.person(rng, x, z, stature, heading)
+    return people.person(rng, x, z, stature, heading, skates=0.09 <= special < 0.12)
 
 
 def _entry(canvas: Canvas, mark: Mark) -> dict[str, object] | None:

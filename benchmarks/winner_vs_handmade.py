@@ -1,0 +1,162 @@
+"""Does a searched network beat a hand-made one of equal measured latency, trained alike?
+
+The hand-made one is ResNet-34's shape in the demo's slim space. Its detector is measured whole; a search under
+that latency finds a winner; both are measured whole, in turns, and trained fully from nothing with the same
+settings and three seeds each. Prints mAP and LAMR of all, writes `results/winner_vs_handmade.json`. About 40
+minutes on two cores; what was done is not repeated (`build/winner_vs_handmade`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from profilers.backends import backend_by_name
+from profilers.environment import cpu_name
+from profilers.interleaving import Settings
+from profilers.whole import measure_model
+from spnas_hw import __version__
+from spnas_hw.config import configs_folder, load_search, read_yaml
+from spnas_hw.detection.detector import build_model
+from spnas_hw.export.detector import detector_onnx
+from spnas_hw.run import Run, find_table
+from spnas_hw.space.codec import decode
+
+ROOT = Path(__file__).parent.parent
+HOME = ROOT / "build" / "winner_vs_handmade"
+RESULTS = ROOT / "benchmarks" / "results" / "winner_vs_handmade.json"
+HANDMADE = "b16_111-2111-211111-211"
+SEEDS = (0, 1, 2)
+SITTINGS = 3
+METRICS = ("mAP", "AP50", "lamr/day_pedestrian_reasonable", "lamr/day_pedestrian_all", "lamr/day_rider_all")
+DATASET = {"type": "streets", "root": "streets", "min_height_px": 10, "train": 1000, "val": 250, "seed": 11}
+SCHEDULE = {"start_iterations": 1200, "iterations": 400}
+SERIAL = {"max_sample": 14, "max_optimal": 4}
+TRAINING = {
+    "epochs": 6,
+    "images_per_process": 2,
+    "learning_rate": 0.0025,
+    "learning_rate_batch": 2,
+    "optimizer": "adamw",
+    "weight_decay": 0.05,
+    "warmup_iterations": 50,
+    "decay": "cosine",
+    "final_learning_rate": 0.00005,
+    "clip_grad_norm": 10.0,
+    "rpn_samples": 64,
+    "roi_samples": 64,
+    "checkpoint_iterations": 250,
+}
+
+
+def main() -> None:
+    HOME.mkdir(parents=True, exist_ok=True)
+    os.chdir(HOME)
+    configs = write_configs()
+    table = find_table(ROOT / "latency_tables", load_search("demo").size)
+    if not Path("latency.json").exists():
+        Path("latency.json").write_text(json.dumps(measured([HANDMADE])[HANDMADE]))
+    budget = json.loads(Path("latency.json").read_text())[0]
+    if not Path("runs/search/pareto_front.csv").exists():
+        spnas_hw("data", "synthesize", "--config", "search.yml")
+    if len(trials := Run.open(Path("runs/search")).trials() if Path("runs/search").exists() else []) < 20:
+        words = ("--latency-ms", f"{budget:.3f}", "--table", str(table), "--run", "runs/search")
+        spnas_hw("search", "--config", "search.yml", *words, *(("--resume",) if trials else ()))
+    winner = Run.open(Path("runs/search")).winner().code
+    latencies = measured([HANDMADE, winner])
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [(code, seed) for seed in SEEDS for code in (HANDMADE, winner)]
+        found = list(pool.map(lambda job: trained(*job, configs[job[1]]), jobs))
+    networks = {
+        code: {
+            "latency_ms": latencies[code],
+            "metrics": [metrics for (own, _), metrics in zip(jobs, found, strict=True) if own == code],
+        }
+        for code in (HANDMADE, winner)
+    }
+    report(networks, winner)
+    document = {
+        "tool_version": __version__,
+        "device": cpu_name(),
+        "handmade": HANDMADE,
+        "winner": winner,
+        "budget_ms": budget,
+        "searched_trials": len(Run.open(Path("runs/search")).trials()),
+        "dataset": DATASET,
+        "training": TRAINING,
+        "networks": networks,
+    }
+    RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def write_configs() -> list[str]:
+    """The search's configuration, and one of a full training for each seed; returns the latter."""
+    document = read_yaml(configs_folder() / "searches" / "demo.yml")
+    document |= {"dataset": DATASET, "training": TRAINING, "headroom": 0.0}
+    document["schedule"] |= SCHEDULE
+    document["serial"] |= SERIAL
+    document["parallel"] = {"max_sample": 6}
+    Path("search.yml").write_text(yaml.safe_dump(document))
+    names = []
+    for seed in SEEDS:
+        names.append(f"training_{seed}.yml")
+        Path(names[-1]).write_text(yaml.safe_dump({**document, "seed": seed}))
+    return names
+
+
+def measured(codes: list[str]) -> dict[str, list[float]]:
+    """Latencies of whole detectors in ms, the median of every sitting first: all in turns, several times."""
+    config = load_search("demo")
+    models = {
+        code: detector_onnx(build_model(decode(code), config.detector), config.detector, config.size)
+        for code in codes
+    }
+    found: dict[str, list[float]] = {code: [] for code in codes}
+    with backend_by_name("onnxruntime", threads=1) as backend:
+        for _ in range(SITTINGS):
+            for code, model in models.items():
+                found[code].append(measure_model(backend, model, settings=Settings()).raw.median_ms)
+    return {code: [statistics.median(values), *values] for code, values in found.items()}
+
+
+def trained(code: str, seed: int, config: str) -> dict[str, float]:
+    """Metrics of a full training; one that ended is not repeated."""
+    run = f"runs/{'handmade' if code == HANDMADE else 'winner'}_{seed}"
+    output = spnas_hw("train", code, "--config", config, "--run", run, "--json")
+    metrics = json.loads(output.splitlines()[-1])["fully_trained"]["metrics"]
+    return {name: metrics[name] for name in METRICS if name in metrics}
+
+
+def report(networks: dict[str, Any], winner: str) -> None:
+    print(f"{'':34}{'hand-made':>26}{'winner':>26}")
+    print(f"{'code':34}{HANDMADE:>26}{winner:>26}")
+    sides = [networks[HANDMADE], networks[winner]]
+    print(f"{'latency measured (ms)':34}" + "".join(f"{side['latency_ms'][0]:26.3f}" for side in sides))
+    for name in METRICS:
+        cells = []
+        for side in sides:
+            values = [metrics[name] for metrics in side["metrics"]]
+            cells.append(f"{statistics.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})")
+        print(f"{name:34}" + "".join(f"{cell:>26}" for cell in cells))
+
+
+def spnas_hw(*arguments: str) -> str:
+    """Runs a command with one thread; what it says on stderr is shown."""
+    program = Path(sys.executable).with_name("spnas-hw")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([program, *arguments], env=environment, text=True, stdout=subprocess.PIPE)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()
