@@ -1,9 +1,9 @@
 """Does a searched network beat a hand-made one of equal measured latency, trained alike?
 
-The hand-made one is ResNet-34's shape in the demo's slim space. Its detector is measured whole; a search under
-that latency finds a winner; both are measured whole, in turns, and trained fully from nothing with the same
-settings and three seeds each. Prints mAP and LAMR of all, writes `results/winner_vs_handmade.json`. About 40
-minutes on two cores; what was done is not repeated (`build/winner_vs_handmade`).
+The hand-made one is ResNet-34's shape in the demo's slim space. Its detector is measured whole; a search
+under that latency finds a winner; both are measured whole, in turns, and trained fully from nothing with the
+same settings and three seeds each. Prints mAP and LAMR of all, writes `results/winner_vs_handmade.json`.
+About 40 minutes on two cores; what was done is not repeated (`build/winner_vs_handmade`).
 """
 
 from __future__ import annotations

@@ -65,6 +65,22 @@ def test_the_best_of_a_list_is_trained(home: Path) -> None:
     assert trained(home, *words)["fully_trained"]["code"] == best.code
 
 
+def test_a_one_stage_detector(home: Path) -> None:
+    """Trained, exported with PyTorch's detections, evaluated."""
+    two_stages = {"proposals", "finest_scale", "roi_channels"}
+    own = {key: value for key, value in MINIATURE["detector"].items() if key not in two_stages}
+    detector = {**own, "type": "retinanet", "head_convs": 1, "score_threshold": 0.005}
+    (home / "retina.yml").write_text(yaml.safe_dump({**MINIATURE, "detector": detector}))
+    trained(home, CODE, "--config", "retina.yml", "--epochs", "1", "--run", "runs/retina")
+    exported = succeeded(home, "export", "runs/retina", "--fully-trained", "--json")
+    parity = json.loads(exported.splitlines()[-1])["parity"]
+    assert parity["detections"] > 0 and parity["matched"] == parity["detections"]
+    found = json.loads(
+        succeeded(home, "evaluate", "runs/retina", "--fully-trained", "--json").splitlines()[-1]
+    )
+    assert found["detections"] > 0 and found["metrics"]["mAP"] is not None
+
+
 def test_two_processes(home: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("they are for machines without a GPU")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from spnas_hw.cost.heads import DenseHead, Fpn, Postprocess, Pyramid, RoiHead
+from spnas_hw.cost.heads import Pyramid, heads
 from spnas_hw.cost.workload import (
     Connection,
     Lateral,
@@ -54,18 +54,23 @@ def backbone_workloads(architecture: Architecture, size: Size) -> tuple[Workload
 
 def head_workloads(detector: Detector, stages: int, size: Size) -> tuple[Workload, ...]:
     """What follows the lateral convolutions; the same for all backbones of `stages` stages."""
-    pyramid = Pyramid(detector, stages, size)
-    return (Fpn(pyramid), DenseHead(pyramid), RoiHead(pyramid), Postprocess(pyramid))
+    return heads(Pyramid(detector, stages, size))
 
 
 def workloads(architecture: Architecture, detector: Detector, size: Size) -> tuple[Workload, ...]:
     """Everything a whole detector runs for one image: pixels in, boxes out."""
-    laterals = tuple(
+    after = head_workloads(detector, len(architecture.stages), size)
+    laterals = lateral_workloads(architecture, detector, size)
+    return (Overhead(), *backbone_workloads(architecture, size), *laterals, *after)
+
+
+def lateral_workloads(architecture: Architecture, detector: Detector, size: Size) -> tuple[Lateral, ...]:
+    """A lateral convolution for each stage that the pyramid reads."""
+    return tuple(
         Lateral(feature.channels, detector.neck_channels, halved(size, 2 + index))
         for index, feature in enumerate(architecture.features())
+        if index >= detector.first_stage
     )
-    heads = head_workloads(detector, len(architecture.stages), size)
-    return (Overhead(), *backbone_workloads(architecture, size), *laterals, *heads)
 
 
 def latency_ms(loads: Iterable[Workload], table: Mapping[str, float]) -> float:
@@ -110,10 +115,9 @@ def backbone_params(architecture: Architecture) -> int:
 
 def params(architecture: Architecture, detector: Detector) -> int:
     """Weights of the whole detector."""
-    features = architecture.features()
-    laterals = sum(Lateral(f.channels, detector.neck_channels, _ANY_SIZE).params for f in features)
-    heads = head_workloads(detector, len(features), _ANY_SIZE)
-    return backbone_params(architecture) + laterals + sum(load.params for load in heads)
+    laterals = lateral_workloads(architecture, detector, _ANY_SIZE)
+    after = head_workloads(detector, len(architecture.stages), _ANY_SIZE)
+    return backbone_params(architecture) + sum(load.params for load in (*laterals, *after))
 
 
 def peak_activation_elements(architecture: Architecture, detector: Detector, size: Size) -> int:
@@ -128,11 +132,11 @@ def peak_activation_elements(architecture: Architecture, detector: Detector, siz
         kept = branches * output + previous * held_output
         working = max(load.peak_elements for load in stage_workloads(architecture, index, size))
         peak = max(peak, held + kept + working)
-        held += output
+        held += output * (index >= detector.first_stage)
         held_output = output
-    laterals = detector.neck_channels * sum(Pyramid(detector, len(architecture.stages), size).areas()[:-1])
-    heads = head_workloads(detector, len(architecture.stages), size)
-    return max(peak, held + laterals, *(load.peak_elements for load in heads))
+    pyramid = Pyramid(detector, len(architecture.stages), size)
+    laterals = detector.neck_channels * sum(pyramid.stage_areas)
+    return max(peak, held + laterals, *(load.peak_elements for load in heads(pyramid)))
 
 
 @dataclass(frozen=True)

@@ -228,6 +228,8 @@ def _complete_paths(
 
     @cache
     def lateral(stage: int, doublings: int) -> float:
+        if stage < detector.first_stage:
+            return 0.0
         return value(Lateral(channels(doublings), detector.neck_channels, halved(size, 2 + stage)))
 
     start = value(Overhead()) + value(Stem(space.base_channels, space.deep_stem, size))

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spnas_hw.cost.workload import Size, area, biased_params, halved, size_text
+from spnas_hw.cost.workload import Size, Workload, area, biased_params, halved, size_text
 from spnas_hw.space.detector import Detector
 
 
 @dataclass(frozen=True)
 class Pyramid:
-    """The sizes that the parts of the neck and heads share: one level per stage, one more below."""
+    """The sizes that the parts of the neck and heads share: a level for each of the stages of the backbone
+    that it reads, and the extra levels below."""
 
     detector: Detector
-    levels: int
+    stages: int
     size: Size
 
     def __post_init__(self) -> None:
-        if self.levels < 1:
-            raise ValueError(f"a pyramid needs at least one level, not {self.levels}")
+        if self.stages <= self.detector.first_stage:
+            least = self.detector.first_stage + 1
+            raise ValueError(f"a {self.detector.type} needs a backbone of {least} stages, not {self.stages}")
+
+    def levels(self) -> range:
+        """Numbers of the levels; level i has the stride 4 * 2^i, that of stage i where there is one."""
+        return range(self.detector.first_stage, self.stages + self.detector.extra_levels)
 
     def areas(self) -> tuple[int, ...]:
-        """Cells per level, the extra one last."""
-        return tuple(area(halved(self.size, 2 + level)) for level in range(self.levels + 1))
+        """Cells per level, the extra ones last."""
+        return tuple(area(halved(self.size, 2 + level)) for level in self.levels())
+
+    @property
+    def stage_areas(self) -> tuple[int, ...]:
+        """Cells of the levels of stages."""
+        return self.areas()[: -self.detector.extra_levels]
 
     @property
     def elements(self) -> int:
@@ -30,27 +41,35 @@ class Pyramid:
 
     @property
     def name(self) -> str:
-        return f"{self.levels}x{self.detector.neck_channels}-{size_text(self.size)}"
+        return f"{self.stages}x{self.detector.neck_channels}-{size_text(self.size)}"
 
 
 @dataclass(frozen=True)
 class Fpn:
-    """Top-down additions, a 3x3 convolution per level, and the subsampled extra level."""
+    """Top-down additions, a 3x3 convolution per level, and the extra levels: subsampled, or convolved too."""
 
     pyramid: Pyramid
 
     @property
     def key(self) -> str:
-        return f"fpn-{self.pyramid.name}"
+        return f"fpn-{self.pyramid.name}{_type_text(self.pyramid.detector) * self._convolves_extra}"
+
+    @property
+    def _convolves_extra(self) -> bool:
+        return self.pyramid.detector.one_stage
+
+    @property
+    def _convolved(self) -> tuple[int, ...]:
+        return self.pyramid.areas() if self._convolves_extra else self.pyramid.stage_areas
 
     @property
     def macs(self) -> int:
-        return 9 * self.pyramid.detector.neck_channels**2 * sum(self.pyramid.areas()[:-1])
+        return 9 * self.pyramid.detector.neck_channels**2 * sum(self._convolved)
 
     @property
     def params(self) -> int:
         channels = self.pyramid.detector.neck_channels
-        return self.pyramid.levels * biased_params(channels, channels, 3)
+        return len(self._convolved) * biased_params(channels, channels, 3)
 
     @property
     def peak_elements(self) -> int:
@@ -146,6 +165,75 @@ class Postprocess:
         d = self.pyramid.detector
         candidates = min(d.nms_candidates, d.proposals * len(d.classes))
         return 2 * candidates**2 + 5 * d.proposals * (len(d.classes) + 1)
+
+
+@dataclass(frozen=True)
+class OneStageHead:
+    """Two stacks of convolutions on every level, classes and boxes of all anchors, the best of each level."""
+
+    pyramid: Pyramid
+
+    @property
+    def key(self) -> str:
+        d = self.pyramid.detector
+        what = f"{d.head_convs}x{d.anchors_per_location}a-{len(d.classes)}c-{d.proposals_per_level}"
+        return f"one_stage_head-{self.pyramid.name}-{what}{_type_text(d)}"
+
+    @property
+    def _outputs(self) -> int:
+        d = self.pyramid.detector
+        return d.anchors_per_location * (len(d.classes) + 4)
+
+    @property
+    def macs(self) -> int:
+        d = self.pyramid.detector
+        per_cell = 9 * d.neck_channels * (2 * d.head_convs * d.neck_channels + self._outputs)
+        return per_cell * sum(self.pyramid.areas())
+
+    @property
+    def params(self) -> int:
+        d = self.pyramid.detector
+        stacks = 2 * d.head_convs * biased_params(d.neck_channels, d.neck_channels, 3)
+        return stacks + biased_params(d.neck_channels, self._outputs, 3)
+
+    @property
+    def peak_elements(self) -> int:
+        largest = max(self.pyramid.areas())
+        return self.pyramid.elements + (2 * self.pyramid.detector.neck_channels + self._outputs) * largest
+
+    @property
+    def candidates(self) -> int:
+        """Pairs of anchor and class that go on, of all levels together."""
+        d = self.pyramid.detector
+        pairs = d.anchors_per_location * len(d.classes)
+        return sum(min(d.proposals_per_level, cells * pairs) for cells in self.pyramid.areas())
+
+
+@dataclass(frozen=True)
+class OneStagePostprocess:
+    """Class-wise NMS of the candidates of all levels: arithmetic on boxes, no counted MACs."""
+
+    pyramid: Pyramid
+    macs: int = 0
+    params: int = 0
+
+    @property
+    def key(self) -> str:
+        d = self.pyramid.detector
+        counts = f"{OneStageHead(self.pyramid).candidates}p-{d.nms_candidates}-{d.detections}"
+        return f"postprocess-{counts}-{size_text(self.pyramid.size)}{_type_text(d)}"
+
+    @property
+    def peak_elements(self) -> int:
+        candidates = OneStageHead(self.pyramid).candidates
+        return 2 * min(self.pyramid.detector.nms_candidates, candidates) ** 2 + 6 * candidates
+
+
+def heads(pyramid: Pyramid) -> tuple[Workload, ...]:
+    """The workloads of neck and heads, in the order in which they run."""
+    if pyramid.detector.one_stage:
+        return Fpn(pyramid), OneStageHead(pyramid), OneStagePostprocess(pyramid)
+    return Fpn(pyramid), DenseHead(pyramid), RoiHead(pyramid), Postprocess(pyramid)
 
 
 def _type_text(detector: Detector) -> str:

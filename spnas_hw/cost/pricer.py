@@ -23,6 +23,7 @@ from spnas_hw.space.detector import Detector
 
 Entry = tuple[float, int, int, int]
 """Latency in milliseconds (nan where the table has none), MACs, parameters, peak of elements alive."""
+NOTHING: Entry = (0.0, 0, 0, 0)
 
 
 class Pricer:
@@ -70,13 +71,14 @@ class Pricer:
                 copies = branches if stage.own_weights else 0
                 stage_params = (1 + copies) * stage_params + max(1, copies) * to[2]
                 working = max(working, to[3])
-            lateral = self._lateral(index, in_channels)
+            read = index >= self.detector.first_stage  # by the neck
+            lateral = self._lateral(index, in_channels) if read else NOTHING
             output = in_channels * self._areas[index]
             latency_ms += stage_ms + lateral[0]
             macs += stage_macs + lateral[1]
             params += stage_params + lateral[2]
             peak = max(peak, held + branches * output + before * held_output + working)
-            held, held_output, before = held + output, output, branches
+            held, held_output, before = held + output * read, output, branches
         if self.table is not None and latency_ms != latency_ms:
             return cost(architecture, self.detector, self.size, self.table, self.precision)  # it raises
         elements = params + max(peak, held + heads_peak[0], heads_peak[1])
@@ -108,7 +110,7 @@ class Pricer:
         heads = head_workloads(self.detector, stages, self.size)
         loads: tuple[Workload, ...] = (Overhead(), stem, *heads)
         entries = [self._entry(load) for load in loads]
-        laterals = self.detector.neck_channels * sum(Pyramid(self.detector, stages, self.size).areas()[:-1])
+        laterals = self.detector.neck_channels * sum(Pyramid(self.detector, stages, self.size).stage_areas)
         return (
             sum(entry[0] for entry in entries),
             sum(entry[1] for entry in entries),

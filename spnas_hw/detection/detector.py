@@ -18,7 +18,7 @@ PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 PROPOSAL_DELTA_STDS = (1.0, 1.0, 1.0, 1.0)
 
-_MODELS = {"faster_rcnn": "FasterRCNN", "cascade_rcnn": "CascadeRCNN"}
+_MODELS = {"faster_rcnn": "FasterRCNN", "cascade_rcnn": "CascadeRCNN", "retinanet": "RetinaNet"}
 
 
 def model_config(
@@ -34,10 +34,16 @@ def model_config(
 
     Neck channels, anchor strides and RoI strides follow from the architecture. Ignore regions count:
     samples inside one are neither positive nor negative (`ignore_iof_thr`). The RPN and its proposals are
-    those of mmdet's `faster-rcnn_r50_fpn` in both types, the RoI heads those of each type's own file.
+    those of mmdet's `faster-rcnn_r50_fpn` in both types with proposals, all heads those of each type's own
+    file. A one-stage detector learns from every anchor: nothing is sampled.
     """
     features = architecture.features()
-    stages = len(features)
+    levels = range(detector.first_stage, len(features) + detector.extra_levels)
+    strides = [4 * 2**level for level in levels]
+    if detector.one_stage:
+        heads = _one_stage(detector, strides)
+    else:
+        heads = _two_stages(detector, strides, len(features), rpn_samples, roi_samples)
     return {
         "type": _MODELS[detector.type],
         "data_preprocessor": {
@@ -57,32 +63,86 @@ def model_config(
             "type": "FPN",
             "in_channels": [feature.channels for feature in features],
             "out_channels": detector.neck_channels,
-            "num_outs": stages + 1,
+            "num_outs": len(levels),
+            **(
+                {"start_level": detector.first_stage, "add_extra_convs": "on_output"}
+                if detector.one_stage
+                else {}
+            ),
         },
+        **heads,
+    }
+
+
+def _two_stages(
+    detector: Detector, strides: list[int], stages: int, rpn_samples: int, roi_samples: int
+) -> dict[str, Any]:
+    """RPN and RoI heads, and how they learn and are tested."""
+    return {
         "rpn_head": {
             "type": "RPNHead",
             "in_channels": detector.neck_channels,
             "feat_channels": detector.neck_channels,
-            "anchor_generator": {
-                "type": "AnchorGenerator",
-                "scales": list(detector.anchor_scales),
-                "ratios": list(detector.anchor_ratios),
-                "strides": [4 * 2**level for level in range(stages + 1)],
-            },
+            "anchor_generator": _anchors(detector, strides),
             "bbox_coder": _coder(PROPOSAL_DELTA_STDS),
             "loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": True, "loss_weight": 1.0},
             "loss_bbox": {"type": "L1Loss", "loss_weight": 1.0},
         },
-        "roi_head": _roi_head(detector, [feature.stride for feature in features]),
+        "roi_head": _roi_head(detector, strides[:stages]),
         "train_cfg": _train_cfg(detector, rpn_samples, roi_samples),
         "test_cfg": {
             "rpn": _proposal_cfg(detector, detector.proposals_per_level, detector.proposals),
-            "rcnn": {
-                "score_thr": detector.score_threshold,
-                "nms": {"type": "nms", "iou_threshold": detector.nms_iou},
-                "max_per_img": detector.detections,
-            },
+            "rcnn": _final_cfg(detector),
         },
+    }
+
+
+def _one_stage(detector: Detector, strides: list[int]) -> dict[str, Any]:
+    """The head of a RetinaNet, and how it learns and is tested."""
+    return {
+        "bbox_head": {
+            "type": "RetinaHead",
+            "num_classes": len(detector.classes),
+            "in_channels": detector.neck_channels,
+            "stacked_convs": detector.head_convs,
+            "feat_channels": detector.neck_channels,
+            "anchor_generator": _anchors(detector, strides),
+            "bbox_coder": _coder(PROPOSAL_DELTA_STDS),
+            "loss_cls": {
+                "type": "FocalLoss",
+                "use_sigmoid": True,
+                "gamma": 2.0,
+                "alpha": 0.25,
+                "loss_weight": 1.0,
+            },
+            "loss_bbox": {"type": "L1Loss", "loss_weight": 1.0},
+        },
+        "train_cfg": {
+            "assigner": _assigner(0.5, 0.4, 0.0, True),
+            "sampler": {"type": "PseudoSampler"},
+            "allowed_border": -1,
+            "pos_weight": -1,
+            "debug": False,
+        },
+        "test_cfg": {"nms_pre": detector.proposals_per_level, "min_bbox_size": 0, **_final_cfg(detector)},
+    }
+
+
+def _anchors(detector: Detector, strides: list[int]) -> dict[str, Any]:
+    return {
+        "type": "AnchorGenerator",
+        "scales": list(detector.anchor_scales),
+        "ratios": list(detector.anchor_ratios),
+        "strides": strides,
+    }
+
+
+def _final_cfg(detector: Detector) -> dict[str, Any]:
+    """What becomes a detection."""
+    return {
+        "score_thr": detector.score_threshold,
+        "nms": {"type": "nms", "iou_threshold": detector.nms_iou},
+        "max_per_img": detector.detections,
     }
 
 

@@ -122,7 +122,7 @@ def static_nms(
     Raises:
         ValueError: more candidates than `MAX_TOPK`.
     """
-    order = torch.topk(scores.float(), _topk_size("candidates", candidates, scores.shape[0])).indices
+    order = torch.topk(scores.float(), topk_size("candidates", candidates, scores.shape[0])).indices
     ranked = boxes.float().index_select(0, order)
     if groups is not None:
         ranked = _apart(ranked, groups.index_select(0, order))
@@ -171,7 +171,7 @@ def proposals(
         raise ValueError(
             f"{len(cls_scores)} cls_scores, {len(bbox_preds)} bbox_preds, {len(anchors)} anchors: not equal"
         )
-    longest = _topk_size("nms_pre", nms_pre, max(level.shape[0] for level in anchors))
+    longest = topk_size("nms_pre", nms_pre, max(level.shape[0] for level in anchors))
     level_boxes, level_scores = [], []
     for cls_score, bbox_pred, level_anchors in zip(cls_scores, bbox_preds, anchors, strict=True):
         scores = cls_score.float()[0].permute(1, 2, 0).reshape(-1).sigmoid()
@@ -253,16 +253,50 @@ def detections(
         raise ValueError(f"score_threshold is {score_threshold}: score 0 marks padding, so use 0 or more")
     has_area = (proposals[:, 2:] > proposals[:, :2]).all(dim=1)
     all_scores = cls_logits.float().softmax(dim=1)[:, :classes] * has_area[:, None].to(torch.float32)
-    best = torch.topk(all_scores.reshape(-1), _topk_size("nms_candidates", nms_candidates, rows * classes))
-    # tables instead of integer division
-    row = torch.arange(rows, device=proposals.device).repeat_interleave(classes).index_select(0, best.indices)
-    labels = torch.arange(classes, device=proposals.device).repeat(rows).index_select(0, best.indices)
-    deltas = bbox_deltas.reshape(-1, 4).index_select(0, row if class_agnostic else best.indices)
+    scores, pair, row, labels = best_pairs(all_scores, nms_candidates, "nms_candidates")
+    deltas = bbox_deltas.reshape(-1, 4).index_select(0, row if class_agnostic else pair)
     boxes = decode_boxes(rois.index_select(0, row), deltas, stds, image_height, image_width)
-    passes = best.values > score_threshold
+    return suppressed(
+        boxes,
+        scores,
+        labels,
+        score_threshold=score_threshold,
+        iou_threshold=iou_threshold,
+        max_detections=max_detections,
+        iterations=iterations,
+    )
+
+
+def best_pairs(scores: Tensor, wanted: int, name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The best pairs of box and class of scores [N, C], best first, K each: their scores, indices into the
+    N * C pairs, rows and labels.
+
+    K is `wanted`, or all pairs where there are fewer; `name` names it in a ValueError: over `MAX_TOPK`.
+    """
+    rows, classes = scores.shape
+    best = torch.topk(scores.reshape(-1), topk_size(name, wanted, rows * classes))
+    # tables instead of integer division
+    row = torch.arange(rows, device=scores.device).repeat_interleave(classes).index_select(0, best.indices)
+    labels = torch.arange(classes, device=scores.device).repeat(rows).index_select(0, best.indices)
+    return best.values, best.indices, row, labels
+
+
+def suppressed(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    *,
+    score_threshold: float,
+    iou_threshold: float,
+    max_detections: int,
+    iterations: int = NMS_ITERATIONS,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The final detections among boxes [K, 4], scores [K], labels [K], best first; returns what `detections`
+    does."""
+    passes = scores > score_threshold
     boxes = torch.where(passes[:, None], boxes, 0.0)
     keep, converged = greedy_keep(_apart(boxes, labels), iou_threshold, iterations)
-    kept_scores = torch.where(keep & passes, best.values, 0.0)
+    kept_scores = torch.where(keep & passes, scores, 0.0)
     final = torch.topk(kept_scores, _exact_topk("max_detections", max_detections, kept_scores.shape[0]))
     real = final.values > 0.0
     final_boxes = torch.where(real[:, None], boxes.index_select(0, final.indices), 0.0)
@@ -281,14 +315,14 @@ def _apart(boxes: Tensor, groups: Tensor) -> Tensor:
     return boxes + (groups.to(torch.float32) * (boxes.max() + 1.0))[..., None]
 
 
-def _topk_size(name: str, wanted: int, available: int) -> int:
+def topk_size(name: str, wanted: int, available: int) -> int:
     if not 1 <= wanted <= MAX_TOPK:
         raise ValueError(f"{name} is {wanted}: use 1 to {MAX_TOPK}, the largest TopK that TensorRT builds")
     return min(wanted, available)
 
 
 def _exact_topk(name: str, wanted: int, available: int) -> int:
-    if _topk_size(name, wanted, available) < wanted:
+    if topk_size(name, wanted, available) < wanted:
         raise ValueError(
             f"{name} is {wanted}, but only {available} candidates exist: ask for {available} or fewer"
         )

@@ -20,12 +20,10 @@ from profilers.half import half_precision
 from profilers.manifest import Probe, Whole, write_manifest
 from profilers.network import OUT
 from spnas_hw import __version__
+from spnas_hw.cost import heads
 from spnas_hw.cost.closed_set import representatives
 from spnas_hw.cost.composition import workloads
-from spnas_hw.cost.heads import DenseHead as DenseHeadLoad
-from spnas_hw.cost.heads import Fpn
-from spnas_hw.cost.heads import Postprocess as PostprocessLoad
-from spnas_hw.cost.heads import RoiHead as RoiHeadLoad
+from spnas_hw.cost.heads import Fpn, Pyramid
 from spnas_hw.cost.workload import (
     Connection,
     Lateral,
@@ -36,7 +34,10 @@ from spnas_hw.cost.workload import (
     Workload,
     halved,
 )
-from spnas_hw.export.detector import DenseHead, Postprocess, TopDown, onnx_from_module, roi_head
+from spnas_hw.export.detector import OUTPUTS, onnx_from_module
+from spnas_hw.export.neck import TopDown
+from spnas_hw.export.one_stage import OneStageHead, OneStagePostprocess
+from spnas_hw.export.two_stage import DenseHead, Postprocess, roi_head
 from spnas_hw.space.architecture import Architecture, Block, Stage
 from spnas_hw.space.detector import Detector
 from spnas_hw.space.search_space import SearchSpace
@@ -52,16 +53,20 @@ CHAIN_LENGTHS = (1, 2, 4)
 CONNECTIONS = 2  # in a probe: most are so cheap that one would drown in the blocks around it
 RESULT = "@result"
 """Ending of the key of a block that makes the result of a sub-network, beside the main branch's `x`."""
+CANDIDATES = ("candidates", "candidate_scores", "candidate_labels")
+"""What a one-stage head hands to its postprocessing."""
 PARTS_PER_EXPORT = 40
 
 
 @dataclass(frozen=True)
 class Part:
-    """A module with the names and shapes of its tensors; an output named as an input is made anew."""
+    """A module with the names and shapes of its tensors, float32 but for the `integers` (int64); an output
+    named as an input is made anew."""
 
     module: nn.Module
     inputs: Mapping[str, tuple[int, ...]]
     outputs: tuple[str, ...]
+    integers: frozenset[str] = frozenset()
 
 
 def write_workloads(
@@ -97,11 +102,11 @@ def write_workloads(
             for load, part in _parts(model, architecture, detector, size):
                 parts.setdefault(load.key, part)
         loads.update(own)
-    heads = _head_chains(loads.values())
+    chains = _head_chains(loads.values())
     probes: dict[str, tuple[Probe, ...]] = {}
     for load in loads.values():
-        if load.key in heads:
-            probes[load.key] = heads[load.key]
+        if load.key in chains:
+            probes[load.key] = chains[load.key]
             continue
         probes[load.key], context = _probes(load, space.blocks[0])
         for block in context:
@@ -130,15 +135,13 @@ def _whole(architecture: Architecture, detector: Detector, size: Size) -> Whole:
     loads = workloads(architecture, detector, size)
     laterals = {load.size: load.key for load in loads if isinstance(load, Lateral)}
     blocks = [load for load in loads if isinstance(load, ResidualBlock)]
-    heads = [
-        load.key for load in loads if isinstance(load, (Fpn, DenseHeadLoad, RoiHeadLoad, PostprocessLoad))
-    ]
+    after = [load.key for load in heads.heads(Pyramid(detector, len(architecture.stages), size))]
     parts = [load.key for load in loads if isinstance(load, Stem)]
     for block, following in zip(blocks, [*blocks[1:], None], strict=True):
         parts.append(block.key)
-        if following is None or following.stride == 2:
+        if (following is None or following.stride == 2) and block.out_size in laterals:
             parts.append(laterals[block.out_size])
-    return Whole(parts=(*parts, *heads), workloads=tuple(load.key for load in loads))
+    return Whole(parts=(*parts, *after), workloads=tuple(load.key for load in loads))
 
 
 def _parts(
@@ -152,9 +155,9 @@ def _parts(
         modules += [*getattr(backbone, f"layer{index + 1}")] * (1 + stage.branches)
         modules += [getattr(backbone, f"connection{index + 1}", None)] * stage.branches
     laterals = list(neck.lateral_convs)
-    channels = detector.neck_channels
-    levels = {f"p{i}": (1, channels, *halved(size, 2 + i)) for i in range(stages + 1)}
-    stage_levels = {f"p{i}": levels[f"p{i}"] for i in range(stages)}
+    pyramid = Pyramid(detector, stages, size)
+    levels = {f"p{i}": (1, detector.neck_channels, *halved(size, 2 + i)) for i in pyramid.levels()}
+    stage_levels = {name: shape for name, shape in levels.items() if int(name[1:]) < stages}
     proposals = (detector.proposals, 4)
     widths = {"cls_logits": len(detector.classes) + 1, "bbox_deltas": detector.box_deltas}
     if len(detector.box_stages) > 1:
@@ -176,18 +179,24 @@ def _parts(
                 inputs = {"x": (1, load.in_channels, *load.size)}
                 yield load, Part(laterals.pop(0), inputs, (f"lateral{level}",))
             case Fpn():
-                inputs = {f"lateral{i}": levels[f"p{i}"] for i in range(stages)}
+                inputs = {f"lateral{name[1:]}": shape for name, shape in stage_levels.items()}
                 yield load, Part(TopDown(neck), inputs, tuple(levels))
-            case DenseHeadLoad():
+            case heads.DenseHead():
                 dense = DenseHead(model.rpn_head, detector, size, stages + 1)
                 yield load, Part(dense, levels, ("proposals", "proposals_converged"))
-            case RoiHeadLoad():
+            case heads.RoiHead():
                 inputs = {**stage_levels, "proposals": proposals}
                 yield load, Part(roi_head(model, detector, size), inputs, tuple(refined))
-            case PostprocessLoad():
+            case heads.Postprocess():
                 inputs = {"proposals": proposals, **refined}
-                outputs = ("boxes", "scores", "labels", "nms_converged")
-                yield load, Part(Postprocess(detector, size), inputs, outputs)
+                yield load, Part(Postprocess(detector, size), inputs, OUTPUTS)
+            case heads.OneStageHead():
+                head = OneStageHead(model.bbox_head, detector, size, detector.first_stage)
+                yield load, Part(head, levels, CANDIDATES)
+            case heads.OneStagePostprocess():
+                count = heads.OneStageHead(pyramid).candidates
+                inputs = dict(zip(CANDIDATES, ((count, 4), (count,), (count,)), strict=True))
+                yield load, Part(OneStagePostprocess(detector), inputs, OUTPUTS, frozenset(CANDIDATES[2:]))
 
 
 class _Stem(nn.Module):
@@ -236,13 +245,13 @@ def _probes(load: Workload, block: Block) -> tuple[tuple[Probe, ...], tuple[Resi
 
 
 def _head_chains(loads: Iterable[Workload]) -> dict[str, tuple[Probe, ...]]:
-    """Neck, dense head, RoI head and postprocessing, each costed behind the ones before it."""
+    """Neck, heads and postprocessing, each costed behind the ones before it."""
     probes: dict[str, tuple[Probe, ...]] = {}
     for fpn in [load for load in loads if isinstance(load, Fpn)]:
         chain: tuple[str, ...] = ()
-        for kind in (Fpn, DenseHeadLoad, RoiHeadLoad, PostprocessLoad):
+        for load in heads.heads(fpn.pyramid):
             before = chain or (Overhead().key,)
-            chain = (*chain, kind(fpn.pyramid).key)
+            chain = (*chain, load.key)
             probes[chain[-1]] = (Probe(count=1, parts=chain), Probe(count=0, parts=before))
     return probes
 
@@ -295,7 +304,7 @@ def _export(parts: Mapping[str, Part]) -> dict[str, onnx.ModelProto]:
         chosen = keys[start : start + PARTS_PER_EXPORT]
         group = [parts[key] for key in chosen]
         inputs = {
-            f"in{i}.{name}": torch.zeros(shape)
+            f"in{i}.{name}": torch.zeros(shape, dtype=torch.int64 if name in part.integers else torch.float32)
             for i, part in enumerate(group)
             for name, shape in part.inputs.items()
         }

@@ -6,10 +6,10 @@ Cost, training and export all derive from this one value, so none can disagree w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
-DetectorType = Literal["faster_rcnn", "cascade_rcnn"]
+DetectorType = Literal["faster_rcnn", "cascade_rcnn", "retinanet"]
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,34 @@ _BOX_STAGES: Mapping[DetectorType, tuple[BoxStage, ...]] = {
         BoxStage(0.6, (0.05, 0.05, 0.1, 0.1), 0.5),
         BoxStage(0.7, (0.033, 0.033, 0.067, 0.067), 0.25),
     ),
+    "retinanet": (),
 }
+_ONE_STAGE = frozenset({"retinanet"})
+_OF_TWO_STAGES = (
+    "proposals",
+    "proposal_nms_iou",
+    "finest_scale",
+    "roi_size",
+    "roi_sampling_ratio",
+    "roi_channels",
+)
+_OF_ONE_STAGE = ("head_convs",)
 
 
 @dataclass(frozen=True)
 class Detector:
-    """A Faster R-CNN or Cascade R-CNN with an FPN over all stages (defaults: mmdet's `faster-rcnn_r50_fpn`).
+    """A Faster R-CNN or Cascade R-CNN with an FPN over all stages (defaults: mmdet's `faster-rcnn_r50_fpn`),
+    or a RetinaNet.
 
     A cascade (Cai and Vasconcelos, CVPR 2018; constants of mmdet's `cascade-rcnn_r50_fpn`) has three box
-    heads, each on the boxes that the one before it refined.
+    heads, each on the boxes that the one before it refined. Its pyramid and Faster R-CNN's has one level per
+    stage and one more, subsampled from the last, for the proposals.
 
-    The pyramid has one level per stage and one more, subsampled from the last, for the proposals.
+    A RetinaNet (Lin et al., ICCV 2017; mmdet's `retinanet_r50_fpn`) has no proposals: `head_convs`
+    convolutions on every level, then classes and boxes of all anchors, of which `proposals_per_level` pairs
+    of anchor and class go on. Its pyramid begins at the second stage and has two more levels, convolved from
+    the last. What belongs to proposals and RoIs must be left at its defaults, `head_convs` in the others.
+
     `finest_scale` is mmdet's: RoIs smaller than twice as many pixels read the finest level.
     `roi_sampling_ratio` is fixed so that training and the exported network compute the same thing.
     """
@@ -64,6 +81,7 @@ class Detector:
     nms_candidates: int = 1000
     detections: int = 100
     type: DetectorType = "faster_rcnn"
+    head_convs: int = 4
 
     def __post_init__(self) -> None:
         for name in ("neck_channels", "proposals_per_level", "proposals", "roi_size", "roi_sampling_ratio"):
@@ -72,10 +90,31 @@ class Detector:
         for name in ("roi_channels", "nms_candidates", "detections"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.head_convs < 1:
+            raise ValueError(f"head_convs is {self.head_convs}; it must be at least 1")
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes must be distinct names, at least one, not {self.classes}")
         if self.type not in _BOX_STAGES:
             raise ValueError(f"type is {self.type!r}; it must be one of {', '.join(_BOX_STAGES)}")
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in _OF_TWO_STAGES if self.one_stage else _OF_ONE_STAGE:
+            if getattr(self, name) != defaults[name]:
+                raise ValueError(f"{name} has no meaning in a {self.type}: leave it out")
+
+    @property
+    def one_stage(self) -> bool:
+        """Whether it goes without proposals and RoIs."""
+        return self.type in _ONE_STAGE
+
+    @property
+    def first_stage(self) -> int:
+        """The first stage of the backbone that the pyramid reads."""
+        return 1 if self.one_stage else 0
+
+    @property
+    def extra_levels(self) -> int:
+        """Levels of the pyramid below that of the last stage."""
+        return 2 if self.one_stage else 1
 
     @property
     def anchors_per_location(self) -> int:
@@ -83,7 +122,7 @@ class Detector:
 
     @property
     def box_stages(self) -> tuple[BoxStage, ...]:
-        """The box heads in their order: one, or the three of a cascade."""
+        """The box heads in their order: one, the three of a cascade, none without RoIs."""
         return _BOX_STAGES[self.type]
 
     @property

@@ -11,7 +11,7 @@ from profilers.backends import backend_by_name
 from spnas_hw.detection.detector import build_model
 from spnas_hw.detection.inference import detect
 from spnas_hw.errors import ExportError
-from spnas_hw.export.detector import OUTPUTS, ExportableDetector, detector_onnx, onnx_from_module
+from spnas_hw.export.detector import OUTPUTS, detector_onnx, exportable, onnx_from_module
 from spnas_hw.export.engine import engine_from_onnx
 from spnas_hw.export.parity import parity
 from spnas_hw.space.codec import decode
@@ -31,6 +31,17 @@ DETECTOR = Detector(
     score_threshold=0.01,
 )
 CASCADE = replace(DETECTOR, type="cascade_rcnn")
+RETINANET = Detector(
+    ("pedestrian", "rider"),
+    neck_channels=16,
+    anchor_scales=(2.5, 3.5),
+    proposals_per_level=60,
+    nms_candidates=240,
+    detections=30,
+    score_threshold=0.01,
+    type="retinanet",
+    head_convs=2,
+)
 
 
 def lively_detector(code: str, detector: Detector = DETECTOR) -> torch.nn.Module:
@@ -45,6 +56,13 @@ def lively_detector(code: str, detector: Detector = DETECTOR) -> torch.nn.Module
             parameter.data.normal_(0, 0.2)  # its deltas are worth less
         elif any(word in name for word in ("rpn_cls", "rpn_reg", "fc_cls", "fc_reg")):
             parameter.data.normal_(0, 0.05)
+    if detector.one_stage:
+        torch.manual_seed(1)  # one under which both classes are found
+        for name, parameter in model.bbox_head.named_parameters():
+            if name.endswith("bias"):
+                parameter.data.fill_(-3.0 if name == "retina_cls.bias" else 0.0)
+            else:
+                parameter.data.normal_(0, 0.05 if name.startswith("retina_reg") else 0.1)
     return model.eval()
 
 
@@ -55,7 +73,7 @@ def images(count: int) -> list[np.ndarray]:
     ]
 
 
-@pytest.fixture(scope="module", params=[DETECTOR, CASCADE], ids=lambda detector: detector.type)
+@pytest.fixture(scope="module", params=[DETECTOR, CASCADE, RETINANET], ids=lambda detector: detector.type)
 def detector(request: pytest.FixtureRequest) -> Detector:
     return request.param
 
@@ -92,7 +110,7 @@ def test_the_exported_detector_agrees_with_mmdet(model, exported) -> None:
 
 def test_onnx_runtime_computes_what_torch_does(model, detector, exported) -> None:
     """The very same network: rows in the same order, padding included."""
-    whole = ExportableDetector(model, detector, SIZE).eval()
+    whole = exportable(model, detector, SIZE)
     for image in images(2):
         with torch.no_grad():
             expected = [output.numpy() for output in whole(torch.from_numpy(image))]
@@ -100,6 +118,15 @@ def test_onnx_runtime_computes_what_torch_does(model, detector, exported) -> Non
             found = backend.load(exported).run({"image": image})
         for name, values in zip(OUTPUTS, expected, strict=True):
             np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("layer", ["retina_cls", "retina_reg", "cls_convs.0.conv", "reg_convs.1.conv"])
+def test_a_changed_weight_of_a_one_stage_head_is_noticed(layer: str) -> None:
+    other = lively_detector("b8_11-21-21-2", RETINANET)
+    exported = detector_onnx(other, RETINANET, SIZE)
+    other.bbox_head.get_submodule(layer).weight.data += 0.1
+    found = parity(images(1), lambda i: detect(other, i), lambda i: run(exported, i), score_threshold=0.05)
+    assert found.agreement is not None and found.agreement < 0.9
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
@@ -152,19 +179,19 @@ def test_what_torch_cannot_export_is_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["faster_rcnn", "cascade_rcnn"])
+@pytest.mark.parametrize("kind", ["faster_rcnn", "cascade_rcnn", "retinanet"])
 @pytest.mark.parametrize(("classes", "candidates"), [(1, 20), (80, 20), (80, 1600)])
 def test_any_number_of_classes(classes: int, candidates: int, kind: DetectorType) -> None:
+    own = {"head_convs": 1} if kind == "retinanet" else {"proposals": 20, "roi_channels": 16}
     detector = Detector(
         tuple(f"class{i}" for i in range(classes)),
         neck_channels=8,
         proposals_per_level=30,
-        proposals=20,
-        roi_channels=16,
         nms_candidates=candidates,
         detections=10,
         score_threshold=0.001,
         type=kind,
+        **own,
     )
     model = lively_detector("b8_1-2-1-1-1", detector)
     exported = detector_onnx(model, detector, (64, 96))

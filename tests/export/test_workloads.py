@@ -39,6 +39,16 @@ DETECTOR = Detector(
     nms_candidates=80,
     detections=30,
 )
+RETINANET = Detector(
+    ("pedestrian", "rider"),
+    neck_channels=16,
+    anchor_scales=(2.5,),
+    proposals_per_level=60,
+    nms_candidates=80,
+    detections=30,
+    type="retinanet",
+    head_convs=2,
+)
 WHOLES = [decode("b8_112-1"), decode("b8_11-2-11")]
 
 
@@ -46,7 +56,13 @@ def build(architecture: Architecture) -> object:
     return build_model(architecture, DETECTOR)
 
 
-TYPES = [("faster_rcnn", "fp32"), ("faster_rcnn", "fp16"), ("cascade_rcnn", "fp32")]
+TYPES = [
+    ("faster_rcnn", "fp32"),
+    ("faster_rcnn", "fp16"),
+    ("cascade_rcnn", "fp32"),
+    ("retinanet", "fp32"),
+    ("retinanet", "fp16"),
+]
 
 
 @pytest.fixture(scope="module", params=TYPES, ids="-".join)
@@ -57,7 +73,7 @@ def parts_of(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def detector(parts_of: tuple[str, str]) -> Detector:
-    return dataclasses.replace(DETECTOR, type=parts_of[0])
+    return RETINANET if parts_of[0] == "retinanet" else dataclasses.replace(DETECTOR, type=parts_of[0])
 
 
 @pytest.fixture(scope="module")

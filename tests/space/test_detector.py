@@ -21,6 +21,21 @@ def test_a_box_for_each_class_or_for_all(kind, deltas: int) -> None:
     assert Detector(("a", "b", "c"), type=kind).box_deltas == deltas
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"type": "retinanet", "proposals": 10}, "proposals has no meaning in a retinanet"),
+        ({"type": "retinanet", "roi_channels": 64}, "roi_channels has no meaning in a retinanet"),
+        ({"head_convs": 2}, "head_convs has no meaning in a faster_rcnn"),
+        ({"type": "cascade_rcnn", "head_convs": 2}, "head_convs has no meaning in a cascade_rcnn"),
+        ({"type": "retinanet", "head_convs": 0}, "head_convs is 0"),
+    ],
+)
+def test_what_has_no_meaning_in_a_type_is_refused(changes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Detector(("pedestrian",), **changes)
+
+
 def test_another_type_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'yolo'.*faster_rcnn, cascade_rcnn"):
         Detector(("pedestrian",), type="yolo")  # type: ignore[arg-type]
