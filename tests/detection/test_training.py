@@ -23,7 +23,7 @@ from spnas_hw.detection.training import FullTraining
 from spnas_hw.detection.training_process import CHECKPOINT, START, TRAINING
 from spnas_hw.detection.weights import load_weights, save_weights
 from spnas_hw.errors import TrainingError
-from spnas_hw.schedule import Training, training_of
+from spnas_hw.schedule import Reignition, Training, training_of
 from spnas_hw.search.loop import Evaluation
 from spnas_hw.search.proposal import Proposal
 from spnas_hw.space.codec import decode
@@ -146,6 +146,30 @@ def test_it_starts_from_the_weights_of_its_parent(
     _, state = train(training_in(tmp_path, dataset, still), parent_id=0)
     for key, tensor in whole[1].items():
         torch.testing.assert_close(state[key], tensor, atol=1e-6, rtol=0)
+
+
+def test_it_may_be_reignited_first(
+    dataset: Dataset, images: Path, tmp_path: Path, whole: tuple[Evaluation, dict[str, Tensor]]
+) -> None:
+    """The backbone comes from the classifier, the rest from the parent."""
+    (tmp_path / "0000").mkdir()
+    save_weights(whole[1], tmp_path / "0000", CODE)
+    reignition = Reignition(
+        images,
+        image_size=32,
+        iterations=3,
+        batch_size=4,
+        learning_rate=0.1,
+        weight_decay=0.0001,
+        warmup_iterations=1,
+    )
+    training = training_in(tmp_path, dataset, replace(STILL, norms="frozen"), reignition=reignition)
+    found = training(Proposal(unchanged(decode(CODE)), reignite=True), 1, 0)
+    assert 0 <= (found.metrics["top1"] or 0) <= 1
+    state = load_weights(tmp_path / "0001")
+    key, same = "backbone.layer1.0.conv1.weight", "rpn_head.rpn_conv.weight"
+    assert not torch.allclose(state[key], whole[1][key], atol=1e-6)
+    torch.testing.assert_close(state[same], whole[1][same], atol=1e-6, rtol=0)
 
 
 def test_two_processes_train_as_one(dataset: Dataset, tmp_path: Path) -> None:
