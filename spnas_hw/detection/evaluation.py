@@ -71,7 +71,10 @@ NOTHING = {"labels": torch.zeros(0, dtype=torch.int64), "bboxes": torch.zeros(0,
 class Metrics:
     """The metrics of a data set, told image by image."""
 
-    def __init__(self, dataset: Dataset, classes: tuple[str, ...], size: Size) -> None:
+    def __init__(self, dataset: Dataset, classes: tuple[str, ...], first: Image) -> None:
+        """`first` is one of the images, all of which have its size where that matters."""
+        assert first.info is not None
+        size = (first.info["height"], first.info["width"])
         self._evaluator = Evaluator([METRICS.build(config) for config in metrics_of(dataset, size)])
         self._evaluator.dataset_meta = {"classes": classes}
         self._images = 0

@@ -18,6 +18,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -80,7 +81,7 @@ class _Start(Hook):
         self.start = start
 
     def before_train(self, runner: Runner) -> None:
-        self.start(runner.model)
+        self.start(runner.model.module if is_model_wrapper(runner.model) else runner.model)
 
 
 class _Progress(Hook):

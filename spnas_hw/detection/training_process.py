@@ -152,7 +152,9 @@ def _config(job: Job, folder: Path, images: int) -> dict[str, Any]:
 
 def _optimization(training: Training, processes: int, images: int, iterations: int) -> dict[str, Any]:
     learning_rate = training.scaled_learning_rate(processes)
-    warmup = min(training.warmup_iterations, iterations - 1)
+    warmup = training.warmup_iterations
+    if warmup >= iterations:
+        raise TrainingError(f"warmup_iterations is {warmup}; it must be below the {iterations} iterations")
     optimizer = {"lr": learning_rate, "weight_decay": training.weight_decay}
     if training.optimizer == "sgd":
         optimizer |= {"type": "SGD", "momentum": training.momentum}
@@ -164,7 +166,7 @@ def _optimization(training: Training, processes: int, images: int, iterations: i
     else:
         steps = [training.iterations(epoch, images, processes) for epoch in training.decay_epochs]
         decay = {"type": "MultiStepLR", "begin": 0, "end": iterations, "milestones": steps, "gamma": 0.1}
-    return optimization(optimizer, training.clip_grad_norm, max(warmup, 1), decay, training.amp)
+    return optimization(optimizer, training.clip_grad_norm, warmup, decay, training.amp)
 
 
 def _distributed(job: Job) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def _evaluate(
         require_free(out)
     images = images_of(dataset, split)[:limit]
     labelled = all(image.info is not None for image in images)
-    metrics = Metrics(dataset, network.classes, network.size) if labelled else None
+    metrics = Metrics(dataset, network.classes, images[0]) if labelled else None
     found: list[tuple[Path, Any, Any]] = []
     count = 0
     for image, detected, size in detections(images, network.size, detect, progress):

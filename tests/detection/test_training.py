@@ -200,6 +200,22 @@ def test_two_processes_train_as_one(dataset: Dataset, tmp_path: Path) -> None:
     assert one.metrics.keys() == two.metrics.keys()
 
 
+def test_two_processes_start_from_given_weights(
+    dataset: Dataset, tmp_path: Path, whole: tuple[Evaluation, dict[str, Tensor]]
+) -> None:
+    (tmp_path / "0000").mkdir()
+    save_weights(whole[1], tmp_path / "0000", CODE)
+    still = replace(STILL, norms="frozen", images_per_process=1)
+    _, state = train(training_in(tmp_path, dataset, still, processes=2), parent_id=0)
+    for key, tensor in whole[1].items():
+        torch.testing.assert_close(state[key], tensor, atol=1e-6, rtol=0)
+
+
+def test_a_warm_up_without_end_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="warmup_iterations is 6; it must be below the 6 iterations"):
+        train(training_in(tmp_path, dataset, replace(SETTINGS, warmup_iterations=6)))
+
+
 def test_a_failing_process_says_why(dataset: Dataset, tmp_path: Path) -> None:
     settings = replace(SETTINGS, norms="sync")
     with pytest.raises(TrainingError, match="norms: sync needs GPUs"):
