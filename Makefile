@@ -12,8 +12,9 @@ MMCV := onedl-mmcv==2.3.6
 demo: $(VENV)/.ready
 	$(BIN)/python benchmarks/demo.py
 
+# Two processes, a file of tests each, as fixtures are shared within a file; more threads would be in their way.
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
