@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from profilers.errors import ProfilerError
@@ -68,13 +69,16 @@ def arch(
     if as_json:
         console.print_json(found)
         return
-    table = Table("stage", "blocks", "channels", "stride", "params", "MACs", title=found["code"])
+    title = f"backbone {found['code']} at {input}"
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title=title)
+    for heading in ("stage", "blocks", "branches", "channels", "stride", "params", "MACs"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for stage in found["stages"]:
-        table.add_row(
-            *(f"{stage[key]:,}" for key in ("index", "blocks", "channels", "stride", "params", "macs"))
-        )
+        shown = [f"{stage[key]:,}" for key in ("index", "blocks", "channels", "stride", "params", "macs")]
+        branches = f"{stage['branches']}{' own' * stage['own_weights']}" if stage["branches"] else ""
+        table.add_row(*shown[:2], branches, *shown[2:])
     table.add_section()
-    table.add_row("with stem", f"{found['depth']}", "", "", f"{found['params']:,}", f"{found['macs']:,}")
+    table.add_row("with stem", f"{found['depth']}", "", "", "", f"{found['params']:,}", f"{found['macs']:,}")
     console.stdout.print(table)
 
 

@@ -26,6 +26,8 @@ def describe(code: str, size: Size) -> dict[str, Any]:
                 "stride": feature.stride,
                 "params": stage_params(architecture, index),
                 "macs": macs(stage_workloads(architecture, index, size)),
+                "branches": architecture.stages[index].branches,
+                "own_weights": architecture.stages[index].own_weights,
             }
         )
     return {

@@ -223,9 +223,12 @@ class Run:
     def objections(self, architecture: Architecture) -> tuple[str, ...]:
         """Why an architecture is no candidate: it breaks the budget, or its latency cannot be predicted."""
         try:
-            return self.predicted_budget.violations(self.price(architecture))
+            found = self.predicted_budget.violations(self.price(architecture))
         except MissingWorkload as error:
             return (f"unmeasured workload {error.keys[0]}",)
+        headroom = self.config.headroom
+        less = f", the budget less {headroom:.0%} headroom" if headroom else ""
+        return tuple(text + less if text.startswith("latency_ms") else text for text in found)
 
     def smallest(self) -> Architecture:
         """An architecture within the budget. Raises InfeasibleBudget with the smallest reachable value."""

@@ -50,7 +50,8 @@ def test_arch_as_json() -> None:
     shown = CliRunner().invoke(app, ["arch", "r_111-2111-211111-211", "--input", "224x224", "--json"])
     found = json.loads(shown.output.splitlines()[-1])
     assert list(found) == ["code", "stages", "depth", "params", "macs"]
-    assert list(found["stages"][0]) == ["index", "blocks", "channels", "stride", "params", "macs"]
+    keys = ["index", "blocks", "channels", "stride", "params", "macs", "branches", "own_weights"]
+    assert list(found["stages"][0]) == keys
     assert found["code"] == "r_111-2111-211111-211_0-0-0-0"
     assert (found["depth"], found["params"]) == (16, 23_508_032)
     assert found["macs"] == pytest.approx(4.09e9, rel=2e-3)
@@ -58,6 +59,8 @@ def test_arch_as_json() -> None:
 
 
 def test_arch_for_people() -> None:
+    shown = CliRunner().invoke(app, ["arch", "b_11-21-21-21_0-1-2o-0"], env={"COLUMNS": "120"})
+    assert "2 own" in shown.output and "1024x1920" in shown.output
     shown = CliRunner().invoke(app, ["arch", "b_11-21-21-21"])
     assert "11,176,512" in shown.output
 
