@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -71,14 +71,14 @@ def arch(
         return
     title = f"backbone {found['code']} at {input}"
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title=title)
-    for heading in ("stage", "blocks", "branches", "channels", "stride", "params", "MACs"):
+    for heading in ("stage", "blocks", "branches", "channels", "stride", "M params", "GMACs"):
         table.add_column(heading, justify="right", no_wrap=True)
     for stage in found["stages"]:
-        shown = [f"{stage[key]:,}" for key in ("index", "blocks", "channels", "stride", "params", "macs")]
+        index, blocks, channels, stride = (stage[key] for key in ("index", "blocks", "channels", "stride"))
         branches = f"{stage['branches']}{' own' * stage['own_weights']}" if stage["branches"] else ""
-        table.add_row(*shown[:2], branches, *shown[2:])
+        table.add_row(str(index), str(blocks), branches, str(channels), str(stride), *_millions(stage))
     table.add_section()
-    table.add_row("with stem", f"{found['depth']}", "", "", "", f"{found['params']:,}", f"{found['macs']:,}")
+    table.add_row("with stem", str(found["depth"]), "", "", "", *_millions(found))
     console.stdout.print(table)
 
 
@@ -153,6 +153,11 @@ def report(run: RunFolder, as_json: console.Json = False) -> None:
     else:
         console.stdout.print(console.comparison(rows))
         console.stdout.print(str(path))
+
+
+def _millions(found: dict[str, Any]) -> tuple[str, str]:
+    """Parameters in millions and MACs in thousands of millions."""
+    return f"{found['params'] / 1e6:.3f}", f"{found['macs'] / 1e9:.3f}"
 
 
 def _size(text: str) -> tuple[int, int]:
