@@ -19,7 +19,7 @@ from spnas_hw.cost.workload import Size
 from spnas_hw.detection.pretrained import load_backbone
 from spnas_hw.detection.reignition import reignite
 from spnas_hw.detection.runner import seed_of
-from spnas_hw.detection.training_process import FAILURE, METRICS, START, TRAINING, Job, train
+from spnas_hw.detection.training_process import FAILURE, METRICS, PARENT, START, TRAINING, Job, alone, train
 from spnas_hw.detection.weights import load_weights, save_weights
 from spnas_hw.errors import DataError, RunError, TrainingError
 from spnas_hw.schedule import Reignition, Training
@@ -48,9 +48,12 @@ class FullTraining:
     reignition: Reignition | None = None
 
     def __call__(self, proposal: Proposal, trial_id: int, parent_id: int | None) -> Evaluation:
-        """Raises TrainingError with the reason; the whole trace is in the trial's log."""
+        """Raises TrainingError with the reason, the whole trace is in the trial's log; RunError where another
+        process trains the same."""
         work_dir = self.folder / f"{trial_id:04d}"
         self._prepare(work_dir, proposal, trial_id, parent_id)
+        with alone(work_dir):
+            pass  # or it would be a failed trial
         if self.processes == 1:
             train(work_dir, self.on_iteration)
         else:
@@ -109,9 +112,10 @@ def launch(folder: Path, processes: int, on_iteration: Callable[[int, int], None
     (folder / FAILURE).unlink(missing_ok=True)
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     program = [sys.executable, *torchrun, "-m", "spnas_hw.detection.training_process", str(folder)]
+    environment = {**os.environ, PARENT: str(os.getpid())}
     with (
         open(folder / "torchrun.log", "a") as log,
-        subprocess.Popen(program, stdout=subprocess.PIPE, stderr=log, text=True) as running,
+        subprocess.Popen(program, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as running,
     ):
         try:
             assert running.stdout is not None

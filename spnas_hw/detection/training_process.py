@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +32,7 @@ from spnas_hw.detection.detector import model_config
 from spnas_hw.detection.runner import running
 from spnas_hw.detection.runner_config import cosine, metrics_of, numbers, optimization, runner_config
 from spnas_hw.detection.weights import NAME, load_weights, save_weights
-from spnas_hw.errors import SpnasError, TrainingError
+from spnas_hw.errors import RunError, SpnasError, TrainingError
 from spnas_hw.schedule import Training
 from spnas_hw.space.codec import decode, encode
 from spnas_hw.space.detector import Detector
@@ -38,6 +42,9 @@ METRICS = "metrics.json"
 CHECKPOINT = "checkpoint.pth"
 FAILURE = "failure.json"
 """What a process of several leaves behind when it fails: the kind of error and its line."""
+LOCK = "lock"
+PARENT = "SPNAS_HW_PARENT"
+"""Variable with the process that started the training, without which none of it goes on."""
 START = "start"
 """Folder of the weights to start from, where there are any: a state dict of the whole or of a part."""
 
@@ -75,9 +82,26 @@ def train(folder: Path, on_iteration: Callable[[int, int], None] = lambda done, 
 
     Raises:
         TrainingError, DataError: in one line; the whole trace is in `train.log`.
+        RunError: another process trains there.
     """
-    if (folder / METRICS).exists():
-        return
+    first = int(os.environ.get("RANK", "0")) == 0
+    with alone(folder) if first else contextlib.nullcontext():
+        if not (folder / METRICS).exists():
+            _train(folder, on_iteration)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Nobody else trains in a folder meanwhile, nor whoever a killed command left behind. Raises RunError."""
+    with open(folder / LOCK, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"another process trains in {folder}: wait for it, or end it") from error
+        yield
+
+
+def _train(folder: Path, on_iteration: Callable[[int, int], None]) -> None:
     job = Job.read(folder)
     checkpoint = folder / CHECKPOINT
     config = _config(job, folder, len(image_paths(job.dataset, "train")))
@@ -248,16 +272,28 @@ def main(folder: Path) -> int:
             sys.stdout.write(f"{done} {total}\n")
             sys.stdout.flush()
 
+    if parent := os.environ.get(PARENT):
+        threading.Thread(target=_end_with, args=(int(parent), os.getppid()), daemon=True).start()
     try:
         train(folder, report)
     except SpnasError as error:
         with open(folder / FAILURE, "w") as file:
             json.dump({"kind": type(error).__name__, "message": str(error)}, file)
         return 1
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized():  # not after a failure: it would wait for the others
+        torch.distributed.destroy_process_group()
     return 0
+
+
+def _end_with(parent: int, launcher: int) -> None:
+    """Ends this process as soon as the one that started the training, or torchrun between them, is gone."""
+    while os.getppid() == launcher:
+        try:
+            os.kill(parent, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.5)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ from spnas_hw.config import Dataset, SearchConfig, build
 from spnas_hw.detection.datasets import prepare
 from spnas_hw.detection.draws import Draws, ShareOfDraws
 from spnas_hw.detection.training import FullTraining
-from spnas_hw.detection.training_process import CHECKPOINT, START, TRAINING
+from spnas_hw.detection.training_process import CHECKPOINT, START, TRAINING, alone
 from spnas_hw.detection.weights import load_weights, save_weights
-from spnas_hw.errors import TrainingError
+from spnas_hw.errors import RunError, TrainingError
 from spnas_hw.schedule import Reignition, Training, training_of
 from spnas_hw.search.loop import Evaluation
 from spnas_hw.search.proposal import Proposal
@@ -198,6 +198,37 @@ def test_two_processes_train_as_one(dataset: Dataset, tmp_path: Path) -> None:
     apart = torch.cat([(state[key] - other[key]).flatten() for key in state if state[key].dim() == 4])
     assert float(apart.norm() / moved.norm()) < 0.02
     assert one.metrics.keys() == two.metrics.keys()
+
+
+def test_nobody_trains_on_when_the_command_is_killed(dataset: Dataset, tmp_path: Path) -> None:
+    """Or what goes on would write what the next command writes; and two commands never do."""
+    settings = replace(SETTINGS, epochs=10_000, images_per_process=1)
+    training = training_in(tmp_path, dataset, settings, processes=2, on_iteration=kill_at(1))
+    with pytest.raises(Killed):
+        train(training)
+    wait_until_free(tmp_path / "0000")
+    program = f"""
+from pathlib import Path
+from spnas_hw.detection.training import launch
+launch(Path({str(tmp_path / "0000")!r}), 2, lambda done, total: print(done, flush=True))
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline().strip()
+        with pytest.raises(RunError, match="trains in"):
+            train(training)
+        running.kill()
+    wait_until_free(tmp_path / "0000")
+
+
+def wait_until_free(folder: Path) -> None:
+    for _ in range(200):
+        try:
+            with alone(folder):
+                return
+        except RunError:
+            time.sleep(0.1)
+    raise AssertionError("somebody still trains")
 
 
 def test_two_processes_start_from_given_weights(
