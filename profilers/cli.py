@@ -77,7 +77,7 @@ def devices() -> None:
     for gpu in nvml.devices():
         memory = f"{gpu.memory_bytes / 2**30:.0f} GiB"
         table.add_row(gpu.name, memory, gpu.compute_capability, gpu.driver_version)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 def main() -> None:

@@ -73,6 +73,7 @@ def ecp_to_coco(
 
     if out.exists() and not force:
         raise DataError(f"{out} is there already: choose another file, or add --force")
+    out.parent.mkdir(parents=True, exist_ok=True)
     times = TIMES if time is None else (time.value,)
     with console.bar(console.stderr, "reading labels") as progress:
         document = coco_document(

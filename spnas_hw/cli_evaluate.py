@@ -68,6 +68,7 @@ def evaluate_network(
     as_json: console.Json = False,
 ) -> None:
     """Detect in every image of a data set and tell its metrics; the same code whatever runs it."""
+    from spnas_hw.detection.datasets import prepare_streets
     from spnas_hw.pipeline import evaluation
     from spnas_hw.pipeline.profile import backend
 
@@ -78,6 +79,8 @@ def evaluate_network(
         runs = backend(runtime, gpu, None, None)
     elif runtime is not None or gpu is not None:
         raise InvalidConfig(f"{folder} is a run, for PyTorch: --runtime and --gpu are for bundles")
+    with console.bar(console.stderr, "rendering scenes") as progress:
+        prepare_streets(data, network.size, progress)
     with console.bar(console.stderr, "detecting") as progress:
         found = evaluation.evaluate(
             folder,

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from spnas_hw import console
 from spnas_hw.errors import InvalidConfig
@@ -40,9 +40,9 @@ def doctor(as_json: console.Json = False) -> None:
     else:
         table = Table("", "what", "found", "to mend it")
         for finding in findings:
-            mark = "[green]ok[/]" if finding.ok else "[yellow]--[/]" if finding.optional else "[red]no[/]"
+            mark = ("ok", "green") if finding.ok else ("--", "yellow") if finding.optional else ("no", "red")
             cells = (finding.what, finding.found, "" if finding.ok else finding.remedy)
-            table.add_row(mark, *(escape(cell) for cell in cells))
+            table.add_row(Text(*mark), *cells)
         console.stdout.print(table)
     if any(not finding.ok and not finding.optional for finding in findings):
         raise typer.Exit(1)

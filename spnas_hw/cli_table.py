@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from profilers.comparison import Comparison, Pair, compare
 from profilers.table import LatencyTable, Provenance, Row
@@ -70,8 +70,8 @@ def show(
         screen.print(_rows(ok, _columns(ok, every)))
     for row in rows:
         if row.status == "failed":
-            screen.print(f"[red]failed[/] {escape(f'{row.key}: {row.reason}')}", highlight=False)
-    screen.print(_summary_text(table), highlight=False, markup=False)
+            screen.print(Text("failed", "red"), f"{row.key}: {row.reason}", highlight=False)
+    screen.print(_summary_text(table), highlight=False)
 
 
 @table_app.command()
@@ -149,11 +149,9 @@ def _facts(provenance: Provenance) -> Table:
     grid = Table.grid(padding=(0, 2))
     for name, value in facts.items():
         if value is not None:
-            grid.add_row(name, escape(str(value)))
-    how = (
-        "[yellow]estimated from a data sheet, nothing was measured[/]" if provenance.estimated else "measured"
-    )
-    grid.add_row("how", how)
+            grid.add_row(name, str(value))
+    estimated = Text("estimated from a data sheet, nothing was measured", "yellow")
+    grid.add_row("how", estimated if provenance.estimated else "measured")
     return grid
 
 
@@ -177,7 +175,7 @@ def _cell(name: str, value: Any) -> str:
         return ""
     if name in ("coefficient_of_variation", "rebuild_cv", "chain_residual"):
         return f"{value:.1%}"
-    return f"{value:.4f}" if isinstance(value, float) else escape(str(value))
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _summary(table: LatencyTable) -> dict[str, Any]:
@@ -217,14 +215,14 @@ def _print_diff(found: Comparison, differing: tuple[Pair, ...], threshold: float
         for heading in ("A ms", "±", "B ms", "±", "B/A", ""):
             shown.add_column(heading, justify="right", no_wrap=True)
         for pair in pairs:
-            shown.add_row(escape(pair.key), *_latency(pair.a), *_latency(pair.b), *_verdict(pair))
+            shown.add_row(pair.key, *_latency(pair.a), *_latency(pair.b), *_verdict(pair))
         screen.print(shown)
     for name, keys in (("A", found.only_a), ("B", found.only_b)):
         for key in keys[:LISTED]:
-            screen.print(f"only in {name}: {key}", highlight=False, markup=False)
+            screen.print(f"only in {name}: {key}", highlight=False)
         if len(keys) > LISTED:
             screen.print(f"only in {name}: {len(keys) - LISTED} more, listed with --json")
-    screen.print("\n".join(_diff_summary(found, differing, threshold)), highlight=False, markup=False)
+    screen.print("\n".join(_diff_summary(found, differing, threshold)), highlight=False)
     if found.provenance:
         shown = Table("provenance", "A", "B", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         for difference in found.provenance:
@@ -245,20 +243,21 @@ def _diff_summary(found: Comparison, differing: tuple[Pair, ...], threshold: flo
             yield f"reference network: B/A {found.speed:.3f}; relative to it the median is {relative:.3f}"
 
 
-def _latency(row: Row) -> tuple[str, str]:
+def _latency(row: Row) -> tuple[str | Text, str]:
     if row.latency_ms is None:
-        return "[red]failed[/]", ""
+        return Text("failed", "red"), ""
     return f"{row.latency_ms:.4f}", _cell("latency_ci_ms", row.latency_ci_ms)
 
 
-def _verdict(pair: Pair) -> tuple[str, str]:
+def _verdict(pair: Pair) -> tuple[str, str | Text]:
     """The ratio, and whether it is more than noise: `~` as benchstat has it."""
     ratio = "" if pair.ratio is None else f"{pair.ratio:.3f}"
     if not pair.differs(0.0):
         return ratio, "~"
     if pair.a.latency_ms is None or pair.b.latency_ms is None:
-        return ratio, "[red]![/]"
-    return ratio, "[red]slower[/]" if pair.b.latency_ms > pair.a.latency_ms else "[green]faster[/]"
+        return ratio, Text("!", "red")
+    slower = pair.b.latency_ms > pair.a.latency_ms
+    return ratio, Text("slower", "red") if slower else Text("faster", "green")
 
 
 def _diff_document(found: Comparison, pairs: tuple[Pair, ...]) -> dict[str, Any]:
@@ -288,8 +287,8 @@ def _diff_document(found: Comparison, pairs: tuple[Pair, ...]) -> dict[str, Any]
 def _short(value: Any) -> str:
     """Digests by their first and last digits."""
     text = "-" if value is None else str(value)
-    return escape(re.sub(r"\b([0-9a-f]{6})[0-9a-f]{12,}([0-9a-f]{6})\b", r"\1...\2", text))
+    return re.sub(r"\b([0-9a-f]{6})[0-9a-f]{12,}([0-9a-f]{6})\b", r"\1...\2", text)
 
 
 def _console(width: int = WIDTH) -> Console:
-    return Console(width=None if sys.stdout.isatty() else width)
+    return Console(width=None if sys.stdout.isatty() else width, markup=False, emoji=False)

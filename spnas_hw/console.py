@@ -31,8 +31,9 @@ if TYPE_CHECKING:  # both wake libraries that few commands need
     from spnas_hw.pipeline.export import Exported
     from spnas_hw.pipeline.validation import Proof
 
-stderr = Console(stderr=True)
-stdout = Console(soft_wrap=True)
+# Nothing in a path or in an error is markup or the name of a symbol.
+stderr = Console(stderr=True, markup=False, emoji=False)
+stdout = Console(soft_wrap=True, markup=False, emoji=False)
 
 Config = Annotated[
     str, typer.Option(help="Search configuration: a file, or the name of one in configs/searches.")

@@ -186,7 +186,8 @@ class Run:
         """The validated trial of the best mAP. Raises RunError where there is none."""
         validated = ranked(self.trials())
         if not validated:
-            raise RunError(f"{self.folder} has no validated trial to export")
+            other = ": what was trained in it takes --fully-trained" if self.fully_trained() else ""
+            raise RunError(f"{self.folder} has no validated trial of a search{other}")
         return validated[0]
 
     def baseline(self) -> Trial | None:

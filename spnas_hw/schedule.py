@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from spnas_hw.errors import TrainingError
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -132,6 +134,19 @@ class Training:
     def iterations(self, epochs: int, images: int, processes: int) -> int:
         """Epochs over `images` in iterations, rounded up."""
         return math.ceil(epochs * images / self.batch(processes))
+
+    def require_possible(self, images: int, processes: int, gpus: int) -> None:
+        """Raises TrainingError for what cannot be done with so many images on a machine with so many GPUs."""
+        iterations = self.iterations(self.epochs, images, processes)
+        if self.warmup_iterations >= iterations:
+            raise TrainingError(
+                f"warmup_iterations is {self.warmup_iterations}, of {iterations} iterations in all "
+                f"({self.epochs} epochs of {images} images): give more epochs or a shorter warm-up"
+            )
+        if self.amp and not gpus:
+            raise TrainingError("amp computes in float16 on a GPU, and there is none: set amp to false")
+        if self.norms == "sync" and processes > 1 and not gpus:
+            raise TrainingError("norms: sync needs GPUs: set norms to own or frozen")
 
 
 def training_of(schedule: Schedule, epochs: int, from_weights: bool) -> Training:

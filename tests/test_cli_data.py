@@ -165,10 +165,12 @@ def test_coco_reads_what_training_reads(streets: Path, tmp_path: Path, split: st
 
 
 def test_one_time_of_day_and_no_file_overwritten(streets: Path, tmp_path: Path) -> None:
-    words = ("data", "ecp-to-coco", str(streets), "--split", "val", "--out", "night.json")
+    words = ("data", "ecp-to-coco", str(streets), "--split", "val", "--out", "labels/night.json")
     succeeded(tmp_path, *words, "--time", "night")
-    names = [image["file_name"] for image in json.loads((tmp_path / "night.json").read_text())["images"]]
+    names = [
+        image["file_name"] for image in json.loads((tmp_path / "labels/night.json").read_text())["images"]
+    ]
     assert names and all(name.startswith("ECP/night/img/val/") for name in names)
     assert "is there already" in refused(tmp_path, *words)
     succeeded(tmp_path, *words, "--force")
-    assert len(json.loads((tmp_path / "night.json").read_text())["images"]) == 8
+    assert len(json.loads((tmp_path / "labels/night.json").read_text())["images"]) == 8

@@ -12,16 +12,17 @@ import torch
 import yaml
 from mmdet.models.backbones import ResNet
 
-from spnas_hw.config import Dataset, configs_folder, load_search
-from spnas_hw.detection.datasets import prepare
+from spnas_hw.config import Dataset, SearchConfig, build, configs_folder, load_search
+from spnas_hw.detection.datasets import image_paths, prepare
 from spnas_hw.run import Run
 from spnas_hw.space.codec import decode
 
-from .command import refused, succeeded
+from .command import refused, spnas_hw, succeeded
 from .detection.datasets.standins import write_coco, write_voc
 from .test_corridor import MINIATURE
 
 CODE = "b4_11-2"
+CONFIG = build(SearchConfig, MINIATURE, "mini.yml")
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,41 @@ def test_a_code_is_trained_shipped_and_not_trained_again(home: Path) -> None:
     assert "another epochs: remove it" in refused(home, "train", *words[:3], "--epochs", "3", *words[5:])
     exported = succeeded(home, "export", "runs/code", "--fully-trained", "--json")
     assert json.loads(exported.splitlines()[-1])["code"] == "b4_11-2_0-0"
+
+
+def test_a_training_that_failed_goes_on_at_its_checkpoint(home: Path) -> None:
+    """And ends as if nothing had happened."""
+    words = (CODE, "--config", "few.yml", "--epochs", "2")
+    document = {**MINIATURE, "dataset": {**MINIATURE["dataset"], "root": "few"}}
+    (home / "few.yml").write_text(yaml.safe_dump(document))
+    whole = trained(home, *words, "--run", "runs/whole")["fully_trained"]
+    image = image_paths(replace(CONFIG.dataset, root=home / "few"), "val")[0]
+    content = image.read_bytes()
+    image.write_bytes(b"damaged")
+    code, _, errors = spnas_hw(home, "train", *words, "--run", "runs/failed")
+    assert code == 1 and image.name in errors.splitlines()[-1]
+    image.write_bytes(content)
+    folder = home / "runs/failed/fullytrain/0000"
+    assert (folder / "checkpoint.pth").exists()
+    (line,) = succeeded(home, "train", *words, "--run", "runs/failed", "--json").splitlines()
+    found = json.loads(line)["fully_trained"]
+    assert (found["trial_id"], found["metrics"]) == (0, whole["metrics"])
+    again = sorted(folder.parent.iterdir())
+    assert [path.name for path in again] == ["0000", "journal.jsonl"]
+
+
+def test_what_does_not_suit_the_data_is_refused_before_anything_is_written(home: Path) -> None:
+    document = yaml.safe_load((home / "mini.yml").read_text())
+    document["schedule"] |= {"warmup_iterations": 3, "iterations": 4, "start_iterations": 6}
+    (home / "short.yml").write_text(yaml.safe_dump(document))
+    line = refused(home, "train", CODE, "--config", "short.yml", "--epochs", "1", "--run", "runs/short")
+    assert "warmup_iterations is 3, of 3 iterations in all (1 epochs of 6 images)" in line
+    assert not (home / "runs/short").exists()
+
+
+def test_brackets_in_names_are_printed(home: Path) -> None:
+    words = (CODE, "--config", "mini.yml", "--epochs", "1", "--run", "runs/[bold]")
+    assert "next: spnas-hw export runs/[bold] --fully-trained" in succeeded(home, "train", *words)
 
 
 def test_the_winner_of_a_run_goes_on_from_its_weights(home: Path) -> None:

@@ -64,8 +64,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
-        line = (str(error).strip().splitlines() or ["no message"])[0]
-        raise DataError(f"{path} is no checkpoint of plain tensors: {line}") from error
+        raise DataError(
+            f"{path} is no checkpoint of plain tensors, or damaged: save the model's state_dict() alone"
+        ) from error
     for key in ENVELOPES:
         if isinstance(document, dict) and isinstance(document.get(key), dict):
             document = document[key]

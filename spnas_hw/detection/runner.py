@@ -42,11 +42,12 @@ def running(
         TrainingError: what training can raise, in one line; the whole trace is in the log.
         DataError: as raised by a data set, in one line even from a worker process.
     """
-    runner = None
+    runner, quiet = None, contextlib.ExitStack()
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             runner = Runner.from_cfg(Config(config))  # it would log to the terminal
         _log_to(runner, log)
+        runner.register_hook(_Quiet(quiet), priority="VERY_LOW")
         runner.register_hook(_Start(start), priority="VERY_LOW")
         runner.register_hook(_Progress(on_iteration), priority="LOWEST")
         yield runner
@@ -57,6 +58,7 @@ def running(
     except DataError as error:
         raise DataError(_one_line(error)) from error
     finally:
+        quiet.close()
         if runner is not None:
             _close_log(runner)
         del runner
@@ -74,6 +76,21 @@ def _one_line(error: Exception) -> str:
     if re.match(r"Caught \w+ in DataLoader worker", lines[0]):
         return lines[-1].split(": ", 1)[-1]
     return lines[0]
+
+
+class _Quiet(Hook):
+    """What is loaded before the first iteration is not told on stdout, which is for results."""
+
+    def __init__(self, redirection: contextlib.ExitStack) -> None:
+        self.redirection = redirection
+
+    def before_run(self, runner: Runner) -> None:
+        self.redirection.enter_context(contextlib.redirect_stdout(io.StringIO()))
+
+    def before_train(self, runner: Runner) -> None:
+        self.redirection.close()
+
+    before_val = before_train
 
 
 class _Start(Hook):

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -142,6 +143,7 @@ def _finish(folder: Path, job: Job, found: dict[str, float], iterations: int) ->
 
 def _config(job: Job, folder: Path, images: int) -> dict[str, Any]:
     training, processes = job.training, job.processes
+    training.require_possible(images, processes, torch.cuda.device_count())
     iterations = training.iterations(training.epochs, images, processes)
     config = runner_config(
         folder,
@@ -177,8 +179,6 @@ def _config(job: Job, folder: Path, images: int) -> dict[str, Any]:
 def _optimization(training: Training, processes: int, images: int, iterations: int) -> dict[str, Any]:
     learning_rate = training.scaled_learning_rate(processes)
     warmup = training.warmup_iterations
-    if warmup >= iterations:
-        raise TrainingError(f"warmup_iterations is {warmup}; it must be below the {iterations} iterations")
     optimizer = {"lr": learning_rate, "weight_decay": training.weight_decay}
     if training.optimizer == "sgd":
         optimizer |= {"type": "SGD", "momentum": training.momentum}
@@ -199,12 +199,8 @@ def _distributed(job: Job) -> dict[str, Any]:
     if found != job.processes:
         raise TrainingError(f"{found} processes were started for a training of {job.processes}")
     gpu = torch.cuda.is_available()
-    if job.training.amp and not gpu:
-        raise TrainingError("amp computes in float16 on a GPU, and there is none: set amp to false")
     if found == 1:
         return {}
-    if job.training.norms == "sync" and not gpu:
-        raise TrainingError("norms: sync needs GPUs: set norms to own or frozen")
     wrapper: dict[str, Any] = {"type": "MMDistributedDataParallel", "broadcast_buffers": False}
     if not gpu:
         wrapper["device_ids"] = None
@@ -277,12 +273,22 @@ def main(folder: Path) -> int:
     try:
         train(folder, report)
     except SpnasError as error:
-        with open(folder / FAILURE, "w") as file:
-            json.dump({"kind": type(error).__name__, "message": str(error)}, file)
+        with contextlib.suppress(FileExistsError), open(folder / FAILURE, "x") as file:
+            # The first one: the others then fail for want of it.
+            json.dump({"kind": type(error).__name__, "message": _reason(error, folder)}, file)
         return 1
     if torch.distributed.is_initialized():  # not after a failure: it would wait for the others
         torch.distributed.destroy_process_group()
     return 0
+
+
+def _reason(error: SpnasError, folder: Path) -> str:
+    """What failed, rather than what that did to this process."""
+    if re.search(r"Connection (closed|reset)|Broken pipe|NCCL", str(error)):
+        return (
+            f"one of the training's processes is gone: {folder / 'torchrun.log'} says which signal ended it"
+        )
+    return str(error)
 
 
 def _end_with(parent: int, launcher: int) -> None:

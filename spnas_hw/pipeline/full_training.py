@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spnas_hw.errors import InvalidConfig, RunError
+from spnas_hw.errors import InvalidConfig, RunError, TrainingError
 from spnas_hw.pipeline.search import Same, TrialProgress, copy_trial
 from spnas_hw.run import FULL_TRAINING, JOURNAL, WEIGHTS, Run
 from spnas_hw.schedule import Training, training_of
 from spnas_hw.search.journal import Journal, Trial, read_journal
-from spnas_hw.search.loop import Evaluator
+from spnas_hw.search.loop import Evaluation, Evaluator
 from spnas_hw.search.loop import run as run_search
 from spnas_hw.search.proposal import Proposal
 from spnas_hw.space.codec import decode
@@ -85,7 +85,7 @@ def fully_train(run: Run, plan: Plan, *, progress: TrialProgress, on_trial: Call
         return done
     run_search(
         Same(Proposal(unchanged(decode(plan.code)), reignite=plan.reignite)),
-        evaluator(run, plan, folder, progress),
+        _or_end(evaluator(run, plan, folder, progress)),
         journal,
         price=run.price,
         max_sample=len(journal.trials) + 1,
@@ -94,9 +94,20 @@ def fully_train(run: Run, plan: Plan, *, progress: TrialProgress, on_trial: Call
         latency_source=run.latency_source,
         on_trial=on_trial,
     )
-    if journal.trials[-1].mean_ap is None:
-        raise RunError(f"the full training failed: {journal.trials[-1].reason}; the same command tries again")
     return journal.trials[-1]
+
+
+def _or_end(evaluate: Evaluator) -> Evaluator:
+    """A failure is no trial, unlike in a search: what was trained so far is gone on with."""
+
+    def evaluate_or_end(proposal: Proposal, trial_id: int, parent_id: int | None) -> Evaluation:
+        try:
+            return evaluate(proposal, trial_id, parent_id)
+        except TrainingError as error:
+            why = f"the full training ended: {error}"
+            raise RunError(f"{why}; the same command goes on at its last checkpoint") from error
+
+    return evaluate_or_end
 
 
 def check(run: Run, plan: Plan) -> None:
@@ -105,7 +116,12 @@ def check(run: Run, plan: Plan) -> None:
     Raises:
         RunError: the run holds a training of something else, or in another way.
         DataError: the checkpoint to start from is of another network.
+        TrainingError: the settings do not suit the data or this machine.
     """
+    from spnas_hw.detection.datasets import train_images
+    from spnas_hw.detection.training import visible_gpus
+
+    plan.training.require_possible(train_images(run.config.dataset), plan.processes, visible_gpus())
     if (pretrained := plan.training.pretrained) is not None:
         from spnas_hw.detection.pretrained import load_backbone
 

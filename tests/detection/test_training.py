@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -17,12 +18,12 @@ import torch
 from torch import Tensor
 
 from spnas_hw.config import Dataset, SearchConfig, build
-from spnas_hw.detection.datasets import prepare
+from spnas_hw.detection.datasets import image_paths, prepare
 from spnas_hw.detection.draws import Draws, ShareOfDraws
 from spnas_hw.detection.training import FullTraining
 from spnas_hw.detection.training_process import CHECKPOINT, START, TRAINING, alone
 from spnas_hw.detection.weights import load_weights, save_weights
-from spnas_hw.errors import RunError, TrainingError
+from spnas_hw.errors import RunError, SpnasError, TrainingError
 from spnas_hw.schedule import Reignition, Training, training_of
 from spnas_hw.search.loop import Evaluation
 from spnas_hw.search.proposal import Proposal
@@ -243,7 +244,7 @@ def test_two_processes_start_from_given_weights(
 
 
 def test_a_warm_up_without_end_is_refused(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="warmup_iterations is 6; it must be below the 6 iterations"):
+    with pytest.raises(TrainingError, match="warmup_iterations is 6, of 6 iterations in all"):
         train(training_in(tmp_path, dataset, replace(SETTINGS, warmup_iterations=6)))
 
 
@@ -251,6 +252,35 @@ def test_a_failing_process_says_why(dataset: Dataset, tmp_path: Path) -> None:
     settings = replace(SETTINGS, norms="sync")
     with pytest.raises(TrainingError, match="norms: sync needs GPUs"):
         train(training_in(tmp_path, dataset, settings, processes=2))
+
+
+def test_the_failure_of_one_process_is_told_not_what_it_does_to_the_other(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    own = replace(dataset, root=tmp_path / "data")
+    shutil.copytree(dataset.root, own.root)
+    damaged = image_paths(own, "train")[2]
+    damaged.write_bytes(b"no image")
+    settings = replace(SETTINGS, images_per_process=1)
+    with pytest.raises(SpnasError, match=damaged.name):
+        train(training_in(tmp_path / "run", own, settings, processes=2))
+
+
+def test_a_process_that_the_system_ends_is_missed(dataset: Dataset, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, images_per_process=1, epochs=10_000)
+    ended: list[int] = []
+
+    def end_one(done: int, total: int) -> None:
+        if not ended:
+            listed = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True).stdout
+            mine = [line for line in listed.splitlines() if f"training_process {tmp_path}" in line]
+            workers = [int(line.split()[0]) for line in mine if "torch.distributed.run" not in line]
+            ended.append(workers[-1])
+            os.kill(workers[-1], signal.SIGKILL)
+
+    with pytest.raises(TrainingError, match=r"one of the training's processes is gone|ended with"):
+        train(training_in(tmp_path, dataset, settings, processes=2, on_iteration=end_one))
+    assert "SIGKILL" in (tmp_path / "0000" / "torchrun.log").read_text()
 
 
 def test_float16_without_a_gpu_is_refused(dataset: Dataset, tmp_path: Path) -> None:

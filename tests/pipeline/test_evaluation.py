@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from spnas_hw.config import Dataset
+from spnas_hw.config import Dataset, build
 from spnas_hw.detection.datasets import prepare
 from spnas_hw.run import Run
 
-from ..command import refused, succeeded
+from ..command import refused, spnas_hw, succeeded
 from ..test_corridor import MINIATURE
 
 LONGER = {**MINIATURE["schedule"], "start_iterations": 120, "start_learning_rate": 0.004}
@@ -55,6 +55,25 @@ def test_a_bundle_is_worth_what_its_run_is(home: Path) -> None:
     assert bundle["metrics"] == pytest.approx(run["metrics"], abs=1e-4)
     shown = succeeded(home, "evaluate", "runs/a/bundle", "--dataset", "streets.yml", "--limit", "2")
     assert "on 2 images" in shown and "lamr/day_pedestrian_all" in shown
+
+
+def test_streets_are_rendered_as_asked_for_and_never_another_number(home: Path) -> None:
+    document = yaml.safe_load((home / "streets.yml").read_text())
+    (home / "new.yml").write_text(yaml.safe_dump({**document, "root": "new", "train": 1, "val": 3}))
+    assert evaluated(home, "runs/a", "--dataset", "new.yml")["images"] == 3
+    (home / "fewer.yml").write_text(yaml.safe_dump({**document, "train": 12, "val": 5}))
+    code, _, errors = spnas_hw(home, "evaluate", "runs/a", "--dataset", "fewer.yml")
+    assert code == 1 and "holds 3 images more than the 17 asked for" in errors
+    document = {**document, "root": "larger", "train": 1, "val": 2}
+    prepare(build(Dataset, {**document, "root": str(home / "larger")}, "larger"), (96, 160))
+    (home / "larger.yml").write_text(yaml.safe_dump(document))
+    assert evaluated(home, "runs/a", "--dataset", "larger.yml")["images"] == 2
+
+
+def test_what_was_only_trained_points_to_it(home: Path) -> None:
+    succeeded(home, "train", "b4_11-2", "--config", "mini.yml", "--epochs", "1", "--run", "runs/only")
+    for words in (("evaluate", "runs/only"), ("export", "runs/only"), ("report", "runs/only")):
+        assert "takes --fully-trained" in refused(home, *words)
 
 
 def ecp_standin(root: Path) -> Path:
@@ -104,6 +123,7 @@ def test_written_detections_have_the_lamr_that_was_told(home: Path, tmp_path: Pa
         (("runs/a", "--split", "test"), "has no split test"),
         (("runs/a", "--dataset", "nothing"), "no configuration 'nothing'"),
         (("runs/a", "--dataset", "ecp"), "no images in"),
+        (("runs/a", "--out", "mini.yml/x"), "mini.yml is no folder that may be written to"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_line(home: Path, words: tuple[str, ...], message: str) -> None:

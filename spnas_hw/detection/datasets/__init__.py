@@ -44,6 +44,17 @@ def prepare(
     )
 
 
+def prepare_streets(
+    dataset: Dataset, size: Size, progress: Callable[[float, int], None] = lambda done, total: None
+) -> None:
+    """Sees to it that a network of `size` finds the streets that a data set asks for, no more and no fewer;
+    those that are there may have another size. Other data sets are left alone. Raises DataError."""
+    if dataset.type == "streets":
+        from spnas_hw.detection.datasets.streets import size_of_streets
+
+        prepare(dataset, size_of_streets(dataset.root) or size, progress)
+
+
 def image_paths(dataset: Dataset, split: str) -> list[Path]:
     """The images of a split, `train` or `val`, sorted by path. Raises DataError."""
     if dataset.type == "coco":
@@ -51,6 +62,13 @@ def image_paths(dataset: Dataset, split: str) -> list[Path]:
     if dataset.type == "voc":
         return voc.find_images(dataset.root, split)
     return [paths.image for paths in find_frames(dataset.root, split)]
+
+
+def train_images(dataset: Dataset) -> int:
+    """Images of the training split, of streets also before they are rendered. Raises DataError."""
+    if dataset.type == "streets" and dataset.train is not None:
+        return dataset.train
+    return len(image_paths(dataset, "train"))
 
 
 def class_names(dataset: Dataset) -> tuple[str, ...]:

@@ -78,11 +78,16 @@ def find_frames(root: Path, split: str, times: Sequence[str] = TIMES) -> list[Fr
     """All frames of a split, sorted by path.
 
     Raises:
-        DataError: no image, or an image without its label.
+        DataError: no image, an image without its label, or a label without its image.
     """
     found = [FramePaths(image, label_path(image)) for image in find_images(root, split, times)]
     if missing := [paths for paths in found if not paths.label.exists()]:
         raise DataError(f"{missing[0].image} has no label {missing[0].label}")
+    labels = {path for time in times for path in (base_of(root) / time / "labels" / split).glob("*/*.json")}
+    if alone := sorted(labels - {paths.label for paths in found}):
+        raise DataError(
+            f"{len(alone)} labels have no image, such as {alone[0]}: spnas-hw data check lists them"
+        )
     return found
 
 

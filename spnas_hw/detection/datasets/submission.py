@@ -26,6 +26,9 @@ def require_free(folder: Path) -> None:
     """Raises DataError where a folder of detections could not be written without losing something."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is there already: choose another folder, or remove it")
+    home = next(path for path in folder.absolute().parents if path.exists())
+    if not home.is_dir() or not os.access(home, os.W_OK):
+        raise DataError(f"{folder} cannot be written: {home} is no folder that may be written to")
 
 
 def write_submission(

@@ -275,6 +275,15 @@ def test_an_image_without_its_label_is_refused(tmp_path: Path) -> None:
         find_frames(tmp_path, "train")
 
 
+def test_a_label_without_its_image_is_refused(tmp_path: Path) -> None:
+    """Half an unpacked archive would silently be a smaller data set."""
+    write_frames(tmp_path, "day/train/rome/00000", "day/train/rome/00001", "night/train/rome/00002")
+    (tmp_path / "day/img/train/rome/rome_00001.png").unlink()
+    with pytest.raises(DataError, match=r"1 labels have no image, such as .*rome_00001\.json"):
+        find_frames(tmp_path, "train")
+    assert len(find_frames(tmp_path, "train", ["night"])) == 1
+
+
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     write_frames(tmp_path / "ECP", "day/train/rome/00000")
     (tmp_path / "ECP/day/img/val/rome").mkdir(parents=True)

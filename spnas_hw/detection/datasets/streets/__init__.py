@@ -1,5 +1,5 @@
 """Synthetic streets: rendered scenes with pedestrians and riders, in the layout of EuroCity Persons."""
 
-from spnas_hw.detection.datasets.streets.dataset import write_streets
+from spnas_hw.detection.datasets.streets.dataset import size_of_streets, write_streets
 
-__all__ = ["write_streets"]
+__all__ = ["size_of_streets", "write_streets"]

@@ -65,9 +65,9 @@ def write_streets(
     frames = list(_frames(root, train, val, height, width, seed))
     _refuse_more(root, frames)
     missing = [frame for frame in frames if not all(frame.path(kind).exists() for kind in KINDS)]
-    progress(len(frames) - len(missing), len(frames))
     if not missing:
         return
+    progress(len(frames) - len(missing), len(frames))
     # Each worker has a core; OpenCV's own threads would fight over them.
     with ProcessPoolExecutor(processes, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         for done, _ in enumerate(pool.map(write_frame, missing, chunksize=4), 1):
@@ -101,6 +101,25 @@ def _refuse_more(root: Path, frames: list[Frame]) -> None:
         )
 
 
+def size_of_streets(root: Path) -> tuple[int, int] | None:
+    """Height and width of the streets in a folder; None: there are none yet. Raises DataError."""
+    path = root / RECORD
+    if not path.exists():
+        return None
+    record = _read_record(path)
+    return record["height"], record["width"]
+
+
+def _read_record(path: Path) -> dict[str, int]:
+    try:
+        found: dict[str, int] = json.loads(path.read_text())
+        if found.keys() >= {"height", "width"}:
+            return found
+    except (ValueError, AttributeError):
+        pass
+    raise DataError(f"{path} is damaged: remove {path.parent} to render it again")
+
+
 def _claim(root: Path, record: dict[str, int]) -> None:
     path = root / RECORD
     if not path.exists():
@@ -109,11 +128,7 @@ def _claim(root: Path, record: dict[str, int]) -> None:
         root.mkdir(parents=True, exist_ok=True)
         _write_atomically(path, (json.dumps(record) + "\n").encode())
         return
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise DataError(f"{path} is damaged: remove {root} to render it again") from error
-    if found != record:
+    if (found := _read_record(path)) != record:
         raise DataError(
             f"{root} holds synthetic streets of {found}, not of {record}: choose another folder or remove it"
         )
