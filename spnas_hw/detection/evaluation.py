@@ -64,10 +64,6 @@ def detections(
         progress(done, len(images))
 
 
-NOTHING = {"labels": torch.zeros(0, dtype=torch.int64), "bboxes": torch.zeros(0, 4)}
-"""mmdet's metric wants such a list, and ours then takes `instances`, which tell what is ignored."""
-
-
 class Metrics:
     """The metrics of a data set, told image by image."""
 
@@ -93,7 +89,6 @@ class Metrics:
             "img_path": str(image.path),
             "ori_shape": size,
             "instances": image.info["instances"],
-            "gt_instances": NOTHING,
             "pred_instances": tensors,
         }
         self._evaluator.process([sample])

@@ -11,7 +11,7 @@ from spnas_hw.detection.datasets import mmdet_dataset
 from spnas_hw.detection.metrics.lamr import SIZE
 from spnas_hw.errors import DataError
 
-COCO = {"type": "CocoMetricWithIgnored", "metric": "bbox"}
+COCO = {"type": "CocoMetricWithIgnored"}
 METRICS = {
     "mAP": "coco/bbox_mAP",
     "AP50": "coco/bbox_mAP_50",
