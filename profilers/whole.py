@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from profilers.backends import Backend, Model
+from profilers.backends import Backend, Model, Session
 from profilers.errors import MeasurementFailed
 from profilers.interleaving import Group, Progress, Settings, Sitting
 from profilers.measurements import Engine, Measurements
@@ -35,7 +35,12 @@ class ModelLatency:
 
 
 def measure_model(
-    backend: Backend, model: Model, *, reference_ms: float | None = None, settings: Settings | None = None
+    backend: Backend,
+    model: Model,
+    *,
+    reference_ms: float | None = None,
+    settings: Settings | None = None,
+    load: Callable[[Model], Session] | None = None,
 ) -> ModelLatency:
     """Time one model beside the reference network.
 
@@ -43,12 +48,13 @@ def measure_model(
         backend: entered.
         reference_ms: latency of the reference network to normalise to, as in the provenance of a table; None:
             as it is during this measurement.
+        load: how the model is loaded; None: by the backend.
 
     Raises:
         MeasurementFailed: the model does not load or run.
     """
-    settings = settings or Settings()
-    return next(iter(measure_models(backend, [model], reference_ms=reference_ms, settings=settings)))
+    found = measure_models(backend, [model], reference_ms=reference_ms, settings=settings, load=load)
+    return found[0]
 
 
 def measure_models(
@@ -58,13 +64,14 @@ def measure_models(
     reference_ms: float | None = None,
     settings: Settings | None = None,
     progress: Progress = lambda done, total: None,
+    load: Callable[[Model], Session] | None = None,
 ) -> list[ModelLatency]:
     """Time several models, taking turns with each other and the reference network; see `measure_model`."""
     settings = settings or Settings()
     measurements = Measurements()
     engines = [(number, 0) for number in range(len(models))]
     sitting = Sitting(backend, measurements, settings)
-    group = Group(sitting, lambda engine: backend.load(models[engine[0]]))
+    group = Group(sitting, lambda engine: (load or backend.load)(models[engine[0]]))
     try:
         group.measure(
             engines,

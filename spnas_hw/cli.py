@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -22,6 +23,10 @@ from spnas_hw.cli_table import table_app
 from spnas_hw.cli_train import train_app
 from spnas_hw.errors import InvalidConfig, OverBudget, SpnasError
 
+if TYPE_CHECKING:
+    from profilers.backends import Backend
+    from spnas_hw.run import Run
+
 app = typer.Typer(
     name="spnas-hw",
     help="Search detection backbones under a latency measured on your device: profile, search, export.",
@@ -36,6 +41,11 @@ app.add_typer(table_app, name="table")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(data_app, name="data")
 
+Precision = Enum("Precision", {name: name for name in ("fp32", "fp16", "int8")}, type=str)
+Hardware = Enum("Hardware", {"ampere": "ampere+", "same": "same-compute-capability"}, type=str)
+AllowOverBudget = Annotated[
+    bool, typer.Option("--allow-over-budget", help="Exit 0 although the measured latency is too high.")
+]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a run, e.g. runs/demo.")]
 
 
@@ -94,13 +104,32 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="Bundle folder. Default: bundle in the run folder.")
     ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="What runs and measures it, e.g. tensorrt. Default: what measured the table."),
+    ] = None,
+    gpu: console.Gpu = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="On a CPU. Default: the table's.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="Default: the table's.")] = None,
     compute_capability: Annotated[
         str | None,
-        typer.Option(help="Also build a TensorRT-RTX engine for this compute capability, e.g. 8.9."),
+        typer.Option(
+            help="Build a TensorRT-RTX engine for this compute capability, e.g. 8.9, without a GPU."
+        ),
     ] = None,
-    allow_over_budget: Annotated[
-        bool, typer.Option("--allow-over-budget", help="Exit 0 although the measured latency is too high.")
+    hardware: Annotated[
+        Hardware | None, typer.Option(help="Where else a TensorRT engine runs. Default: on this GPU only.")
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="A TensorRT engine that later versions run, too.")
     ] = False,
+    images: Annotated[
+        int, typer.Option(min=0, help="Validation images to compare with PyTorch; 0: all of them.")
+    ] = 200,
+    calibration_images: Annotated[
+        int, typer.Option(min=1, help="Training images that INT8 finds its ranges with.")
+    ] = 128,
+    allow_over_budget: AllowOverBudget = False,
     as_json: console.Json = False,
 ) -> None:
     """Export the winner: one ONNX, compared with PyTorch, measured against the budget; and an engine."""
@@ -108,9 +137,18 @@ def export(
     from spnas_hw.run import Run
 
     this = Run.open(run)
-    if baseline and fully_trained:
-        raise typer.BadParameter("--baseline and --fully-trained exclude each other")
-    exported = export_step.export_run(this, baseline, out, compute_capability, fully_trained)
+    request = export_step.Request(
+        baseline=baseline,
+        fully_trained=fully_trained,
+        out=out,
+        backend=_backend(this, runtime, gpu, threads, hardware, version_compatible),
+        precision=None if precision is None else precision.value,
+        compute_capability=compute_capability,
+        images=images or None,
+        calibration_images=calibration_images,
+    )
+    with console.bar(console.stderr, "comparing with PyTorch", "images") as progress:
+        exported = export_step.export_run(this, request, progress)
     if as_json:
         console.print_json(console.exported_document(exported))
     else:
@@ -123,22 +161,25 @@ def export(
 @app.command()
 def benchmark(
     bundle: Annotated[Path, typer.Argument(help="Folder of an exported bundle.")],
-    threads: Annotated[int, typer.Option(min=1, help="Threads within one operator.")] = 1,
+    runtime: Annotated[
+        str | None, typer.Option(help="What runs it, e.g. tensorrt. Default: onnxruntime, on the CPU.")
+    ] = None,
+    gpu: console.Gpu = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="On a CPU. Default: 1.")] = None,
+    allow_over_budget: AllowOverBudget = False,
     as_json: console.Json = False,
 ) -> None:
-    """Measure a bundle's ONNX again, here, with ONNX Runtime on the CPU."""
-    from profilers.backends import backend_by_name
-    from spnas_hw.pipeline import export as export_step
+    """Measure a bundle here, with any runtime: its engine where that fits, else its ONNX."""
+    from spnas_hw.pipeline.benchmark import benchmark as measure
+    from spnas_hw.pipeline.profile import backend
 
-    found = export_step.benchmark(bundle, backend_by_name("onnxruntime", threads=threads))
+    found = measure(bundle, backend(runtime, gpu, threads, None))
     if as_json:
         console.print_json(asdict(found))
     else:
-        raw = found.raw
-        console.stdout.print(
-            f"{bundle}: median {raw.median_ms:.3f} ms, p90 {raw.p90_ms:.3f}, p99 {raw.p99_ms:.3f}, "
-            f"{raw.count} runs, coefficient of variation {raw.coefficient_of_variation:.1%}"
-        )
+        console.stdout.print(console.benchmark_summary(bundle, found))
+    if (over := found.over_budget()) and not allow_over_budget:
+        raise OverBudget(over)
 
 
 @app.command()
@@ -153,6 +194,30 @@ def report(run: RunFolder, as_json: console.Json = False) -> None:
     else:
         console.stdout.print(console.comparison(rows))
         console.stdout.print(str(path))
+
+
+def _backend(
+    run: Run,
+    runtime: str | None,
+    gpu: str | None,
+    threads: int | None,
+    hardware: Hardware | None,
+    version_compatible: bool,
+) -> Backend | None:
+    """What an export is asked to run on; None: what measured the run's table."""
+    from spnas_hw.pipeline.profile import backend
+
+    engines = {
+        "hardware": None if hardware is None else hardware.value,
+        "version_compatible": version_compatible or None,
+    }
+    if runtime is None and gpu is None and threads is None:
+        if any(engines.values()):
+            raise InvalidConfig("--hardware and --version-compatible are of TensorRT: add --runtime tensorrt")
+        return None
+    if runtime is not None and gpu is None and threads is None and run.provenance is not None:
+        threads = run.provenance.threads if runtime == run.provenance.runtime else None
+    return backend(runtime, gpu, threads, None, **engines)
 
 
 def _millions(found: dict[str, Any]) -> tuple[str, str]:

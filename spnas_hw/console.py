@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +27,8 @@ from spnas_hw.cost.constraints import Budget
 from spnas_hw.search.journal import Trial
 
 if TYPE_CHECKING:  # both wake libraries that few commands need
+    from spnas_hw.pipeline.agreement import Agreement
+    from spnas_hw.pipeline.benchmark import Benchmarked
     from spnas_hw.pipeline.export import Exported
     from spnas_hw.pipeline.validation import Proof
 
@@ -163,30 +164,65 @@ def exported_document(exported: Exported) -> dict[str, Any]:
     return {
         "bundle": str(exported.folder),
         "code": exported.code,
+        "precision": exported.precision,
         "predicted_latency_ms": exported.predicted_latency_ms,
         "measured_latency_ms": exported.latency_ms,
         "drift": exported.measured.drift,
         "note": exported.note,
-        "parity": asdict(exported.parity),
+        "parity": {name: one.document() for name, one in exported.agreements.items()},
         "engine": exported.engine,
     }
 
 
 def exported_summary(exported: Exported, budget: Budget) -> str:
     """A few lines on an export."""
-    measured, parity = exported.measured, exported.parity
-    agreement = "nothing was detected" if parity.agreement is None else f"{parity.agreement:.2%}"
-    predicted, limit = _number(exported.predicted_latency_ms, ".3f"), _number(budget.latency_ms, "g")
+    latency = [f"{exported.latency_ms:.3f} ms measured"]
+    if exported.predicted_latency_ms is not None:
+        latency.append(f"{exported.predicted_latency_ms:.3f} predicted")
+    if budget.latency_ms is not None:
+        latency.append(f"budget {budget.latency_ms:g}")
+    if exported.note is None:
+        latency.append(f"({exported.measured.latency_ms:.3f} at the speed of the table)")
     lines = [
-        f"{exported.folder}: {exported.code}",
-        f"  latency    {exported.latency_ms:.3f} ms measured, {predicted} predicted, budget {limit} "
-        f"({measured.latency_ms:.3f} at the speed of the table)",
-        f"  agreement  {agreement} of {parity.detections} detections on {parity.images} images, "
-        f"boxes to {_number(parity.box_error_px, '.1e')} px, scores to {_number(parity.score_error, '.1e')}",
-        f"  engine     {exported.engine or 'none (ask with --compute-capability)'}",
+        f"{exported.folder}: {exported.code} in {exported.precision}",
+        "  latency    " + ", ".join(latency),
     ]
+    for name, one in exported.agreements.items():
+        lines += [f"  agreement  {line}" for line in _agreement(name, one, exported.precision)]
+    lines.append(f"  engine     {exported.engine or 'none (ask with --runtime or --compute-capability)'}")
     if exported.note:
         lines.append(f"  note       {exported.note}")
+    return "\n".join(lines)
+
+
+def _agreement(runtime: str, found: Agreement, precision: str) -> list[str]:
+    exact = precision == "fp32"
+    parity = found.exact if exact else found.close
+    images = f"on {parity.images} images"
+    if parity.agreement is None:
+        return [f"{runtime}: not tested, nothing was detected {images}"]
+    box, score = f"{parity.box_error_px or 0:.1e} px", f"{parity.score_error or 0:.1e}"
+    reference = found.reference_metrics["mAP"] or 0.0
+    return [
+        f"{runtime}: {parity.agreement:.2%} of {parity.detections} detections {images}, "
+        f"boxes to {box}, scores to {score}",
+        f"{runtime}: mAP {found.metrics['mAP'] or 0.0:.4f}, in PyTorch {reference:.4f}; "
+        f"metrics differ by {found.metric_error:.1e} at most",
+    ]
+
+
+def benchmark_summary(bundle: Path, found: Benchmarked) -> str:
+    """A few lines on a bundle measured again."""
+    raw, facts = found.measured.raw, found.facts
+    lines = [
+        f"{bundle}: median {raw.median_ms:.3f} ms, p90 {raw.p90_ms:.3f}, p99 {raw.p99_ms:.3f}, "
+        f"{raw.count} runs, coefficient of variation {raw.coefficient_of_variation:.1%}",
+        f"  device     {facts['device']}, {facts['runtime']} {facts['runtime_version']}",
+        f"  exported   {found.exported_ms:.3f} ms"
+        + ("" if found.budget_ms is None else f", budget {found.budget_ms:g}"),
+    ]
+    if found.note:
+        lines.append(f"  note       {found.note}")
     return "\n".join(lines)
 
 

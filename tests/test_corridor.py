@@ -158,12 +158,13 @@ def test_export_measures_and_verifies(searched: Path) -> None:
     found = json.loads(output.splitlines()[-1])
     bundle = searched / found["bundle"]
     metadata = json.loads((bundle / "metadata.json").read_text())
-    assert sorted(metadata["files"]) == ["model.engine", "model.onnx"]
+    assert sorted(metadata["files"]) == ["infer.py", "model.engine", "model.onnx", "sample.ppm"]
     assert metadata["engine"]["compute_capability"] == "8.9"
     assert metadata["latency"]["clock"]["median_ms"] == found["measured_latency_ms"] > 0
     assert metadata["latency"]["note"] is None
-    assert metadata["parity"]["images"] == 4
-    assert metadata["parity"]["matched"] == metadata["parity"]["detections"]
+    parity = metadata["parity"]["onnxruntime"]
+    assert parity["exact"]["images"] == 4 and parity["metric_error"] < 1e-4
+    assert parity["exact"]["matched"] == parity["exact"]["detections"]
     assert "median" in succeeded(searched, "benchmark", found["bundle"])
 
     (bundle / "model.onnx").write_bytes(b"something else")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 import onnx
@@ -82,6 +82,18 @@ class Backend(Protocol):
 
     def condition(self) -> Condition:
         """State of the device now, cheap enough to be asked after every burst; only inside `with`."""
+
+
+@runtime_checkable
+class EngineBackend(Backend, Protocol):
+    """A runtime that builds an engine first, which can be kept: `load` is `load_plan` of `plan`."""
+
+    def plan(self, model: Model) -> bytes:
+        """The serialised engine. Raises MeasurementFailed, as `load`."""
+
+    def load_plan(self, plan: bytes, model: Model) -> Session:
+        """An engine that was built from `model`. It may execute what it holds: give it only plans of known
+        origin. Raises MeasurementFailed."""
 
 
 BACKENDS: dict[str, str] = {

@@ -48,6 +48,7 @@ class TensorRTRtxBackend:
         self.cache = cache
         self._awake: tuple[Any, CudaDevice, Monitor] | None = None
         self._held: list[tuple[Any, ...]] = []
+        self._not_capturable: set[str] = set()  # plans, by their SHA-256
         self._undo = ExitStack()
 
     def __enter__(self) -> TensorRTRtxBackend:
@@ -75,9 +76,21 @@ class TensorRTRtxBackend:
             BackendUnavailable: TensorRT-RTX does not run on this GPU or with its driver.
             MeasurementFailed: it does not build or run this model.
         """
+        return self.load_plan(self.plan(model), model)
+
+    def plan(self, model: Model) -> bytes:
+        trt, cuda, _ = self._entered()
+        verbosity = trt.ProfilingVerbosity
+        detail = verbosity.LAYER_NAMES_ONLY if self.cache is None else verbosity.DETAILED
+        plan, is_capturable = _plan(trt, bytes_from(model), cuda.compute_capability, verbosity=detail)
+        if not is_capturable:
+            self._not_capturable.add(hashlib.sha256(plan).hexdigest())
+        return plan
+
+    def load_plan(self, plan: bytes, model: Model) -> EngineSession:
         trt, cuda, _ = self._entered()
         content, proto = bytes_from(model), model_from(model)
-        plan, is_capturable = self._plan(content)
+        is_capturable = hashlib.sha256(plan).hexdigest() not in self._not_capturable
         runtime = created(trt, trt.Runtime)
         _check_validity(trt, cuda, runtime, plan)
         engine = load_engine(trt, runtime, plan)
@@ -128,17 +141,6 @@ class TensorRTRtxBackend:
     def condition(self) -> Condition:
         _, _, monitor = self._entered()
         return monitor.condition()
-
-    def _plan(self, content: bytes) -> tuple[bytes, bool]:
-        """An engine, and whether it is of the kind that a CUDA graph can be made of; some models are not."""
-        trt, cuda, _ = self._entered()
-        verbosity = trt.ProfilingVerbosity
-        detail = verbosity.LAYER_NAMES_ONLY if self.cache is None else verbosity.DETAILED
-        try:
-            flags = [trt.BuilderFlag.REQUIRE_USER_ALLOCATION]
-            return _plan(trt, content, cuda.compute_capability, flags, verbosity=detail), True
-        except EngineBuildFailed:
-            return _plan(trt, content, cuda.compute_capability, verbosity=detail), False
 
     def _kernels(self, config: Any, content: bytes) -> Any:
         """The cache of compiled kernels that a context will use, filled with those of an earlier process."""
@@ -193,16 +195,34 @@ def build_engine(onnx_model: bytes, *, compute_capability: str, workspace_bytes:
         EngineBuildFailed: the model is not readable, or has operators or sizes that cannot be built.
     """
     trt = _tensorrt_rtx()
-    return _plan(trt, onnx_model, compute_capability, workspace_bytes=workspace_bytes)
+    return _plan(trt, onnx_model, compute_capability, workspace_bytes=workspace_bytes)[0]
 
 
 def _plan(
     trt: Any,
     model: bytes,
     compute_capability: str,
-    flags: Sequence[Any] = (),
     workspace_bytes: int | None = None,
     verbosity: Any = None,
+) -> tuple[bytes, bool]:
+    """An engine, and whether it is of the kind that a CUDA graph can be made of; some models are not."""
+    for flags in ([trt.BuilderFlag.REQUIRE_USER_ALLOCATION], []):
+        try:
+            plan = _built(trt, model, compute_capability, flags, workspace_bytes, verbosity)
+            return plan, bool(flags)
+        except EngineBuildFailed:
+            if not flags:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _built(
+    trt: Any,
+    model: bytes,
+    compute_capability: str,
+    flags: Sequence[Any],
+    workspace_bytes: int | None,
+    verbosity: Any,
 ) -> bytes:
     members = _capability_members(trt)
     if compute_capability not in members:

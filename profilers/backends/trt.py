@@ -24,6 +24,9 @@ from profilers.errors import BackendUnavailable
 from profilers.monitor import Monitor
 from profilers.nvml import GpuDevice
 
+HARDWARE = {"ampere+": "AMPERE_PLUS", "same-compute-capability": "SAME_COMPUTE_CAPABILITY"}
+"""Members of `HardwareCompatibilityLevel` by the names they have here."""
+
 INSTALL = "pip install tensorrt, or tensorrt-cu12==10.4.0 for Volta (compute capability 7.0)"
 
 
@@ -37,6 +40,8 @@ class TensorRTBackend:
         workspace_bytes: upper bound of the scratch memory of a layer; None leaves it to TensorRT.
         builder_optimization_level: 0 to 5; None leaves it to TensorRT.
         tf32: whether FP32 layers may round their inputs to TF32, on GPUs that can.
+        version_compatible: whether engines run in later TensorRT of the same major version, too.
+        hardware: `"ampere+"` or `"same-compute-capability"`: what else engines run on; None: this GPU.
     """
 
     name = "tensorrt"
@@ -48,12 +53,16 @@ class TensorRTBackend:
         workspace_bytes: int | None = None,
         builder_optimization_level: int | None = None,
         tf32: bool = False,
+        version_compatible: bool = False,
+        hardware: str | None = None,
     ) -> None:
         self.gpu = gpu
         self.cache = cache
         self.workspace_bytes = workspace_bytes
         self.builder_optimization_level = builder_optimization_level
         self.tf32 = tf32
+        self.version_compatible = version_compatible
+        self.hardware = hardware
         self._awake: tuple[Any, CudaDevice, Monitor] | None = None
         self._undo = ExitStack()
 
@@ -75,10 +84,13 @@ class TensorRTBackend:
         self._undo.close()
 
     def load(self, model: Model) -> EngineSession:
+        return self.load_plan(self.plan(model), model)
+
+    def load_plan(self, plan: bytes, model: Model) -> EngineSession:
         trt, cuda, _ = self._entered()
         content, proto = bytes_from(model), model_from(model)
-        plan = self._plan(content, proto)
         runtime = created(trt, trt.Runtime)
+        runtime.engine_host_code_allowed = True  # which version-compatible plans bring
         engine = load_engine(trt, runtime, plan)
         if self.cache is not None:
             keep_layers(trt, engine, content, self.cache)
@@ -99,15 +111,17 @@ class TensorRTBackend:
             "workspace_bytes": self.workspace_bytes,
             "builder_optimization_level": self.builder_optimization_level,
             "clock": "cuda events",
+            **({"version_compatible": "yes"} if self.version_compatible else {}),
+            **({"hardware": self.hardware} if self.hardware else {}),
         }
 
     def condition(self) -> Condition:
         _, _, monitor = self._entered()
         return monitor.condition()
 
-    def _plan(self, content: bytes, proto: onnx.ModelProto) -> bytes:
-        """The serialised engine of a model."""
+    def plan(self, model: Model) -> bytes:
         trt, _, _ = self._entered()
+        content = bytes_from(model)
         # 8 does not read ONNX without the first, 11 has it no more; 8 does not have the second.
         members = trt.NetworkDefinitionCreationFlag.__members__
         build = EngineBuild(
@@ -115,7 +129,7 @@ class TensorRTBackend:
         )
         config = build.config
         if not _is_strong(trt):
-            for precision in _allowed_precisions(proto):
+            for precision in _allowed_precisions(model_from(model)):
                 config.set_flag(getattr(trt.BuilderFlag, precision))
         if not self.tf32:
             config.clear_flag(trt.BuilderFlag.TF32)  # set by default
@@ -123,6 +137,10 @@ class TensorRTBackend:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self.workspace_bytes)
         if self.builder_optimization_level is not None:
             config.builder_optimization_level = self.builder_optimization_level
+        if self.version_compatible:
+            config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        if self.hardware is not None:
+            config.hardware_compatibility_level = _hardware_level(trt, self.hardware)
         if self.cache is None:
             return build.plan()
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -149,6 +167,17 @@ def _tensorrt() -> Any:
     except ImportError as error:
         raise BackendUnavailable(f"TensorRT is missing ({error}): {INSTALL}") from error
     return tensorrt
+
+
+def _hardware_level(trt: Any, hardware: str) -> Any:
+    """Raises BackendUnavailable: there is no such level, or not in this release."""
+    members = trt.HardwareCompatibilityLevel.__members__
+    known = {name: HARDWARE[name] for name in HARDWARE if HARDWARE[name] in members}
+    if hardware not in known:
+        raise BackendUnavailable(
+            f"TensorRT {trt.__version__} builds no engines for {hardware!r}: choose one of {', '.join(known)}"
+        )
+    return members[known[hardware]]
 
 
 def _is_strong(trt: Any) -> bool:

@@ -56,12 +56,17 @@ def detections(
     """What is detected in each image, boxes in its own pixels and within it, and its (height, width)."""
     for done, image in enumerate(images, 1):
         picture = load_image(image.path)
-        height, width = picture.shape[:2]
-        boxes, scores, labels = detect(resized(picture, size))
-        scale = np.array([width / size[1], height / size[0]] * 2)
-        inside = np.clip(boxes * scale, 0, [width, height] * 2)
-        yield image, Detections(labels.astype(np.int64), inside, scores.astype(np.float64)), (height, width)
+        own = picture.shape[:2]
+        yield image, in_picture(detect(resized(picture, size)), own, size), own
         progress(done, len(images))
+
+
+def in_picture(found: tuple[Array, Array, NDArray[np.int64]], own: Size, size: Size) -> Detections:
+    """What was detected in an image of `size`, within the picture of size `own` that it was made from."""
+    boxes, scores, labels = found
+    scale = np.array([own[1] / size[1], own[0] / size[0]] * 2)
+    inside = np.clip(boxes * scale, 0, [own[1], own[0]] * 2)
+    return Detections(labels.astype(np.int64), inside, scores.astype(np.float64))
 
 
 class Metrics:

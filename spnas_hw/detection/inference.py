@@ -43,9 +43,19 @@ def preprocess(path: Path, size: Size) -> Array:
 
 def resized(image: NDArray[np.uint8], size: Size) -> Array:
     """[h, w, 3], BGR -> [1, 3, H, W] float32: RGB, resized to `size` (bilinear), ImageNet-normalised."""
-    image = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)[:, :, ::-1]
-    normalised = (image.astype(np.float32) - np.float32(PIXEL_MEAN)) / np.float32(PIXEL_STD)
-    return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None])
+    return normalised(scaled(image, size))
+
+
+def scaled(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """[h, w, 3], BGR -> [H, W, 3], RGB."""
+    resized = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(resized[:, :, ::-1])
+
+
+def normalised(picture: NDArray[np.uint8]) -> Array:
+    """[H, W, 3], RGB -> [1, 3, H, W] float32."""
+    values = (picture.astype(np.float32) - np.float32(PIXEL_MEAN)) / np.float32(PIXEL_STD)
+    return np.ascontiguousarray(values.transpose(2, 0, 1)[None])
 
 
 @torch.no_grad()

@@ -1,4 +1,5 @@
-"""The directory a car team receives: `model.onnx`, `model.engine` (if built), `metadata.json`.
+"""The directory a car team receives: `model.onnx`, `model.engine` (if built), `infer.py`, a sample image,
+`metadata.json`.
 
 The metadata hold the SHA-256 of every other file; loading refuses a bundle in which one differs.
 """
@@ -17,7 +18,7 @@ from typing import Any
 from spnas_hw.errors import ExportError
 
 METADATA = "metadata.json"
-FORMAT = 1
+FORMAT = 2
 
 
 def write_bundle(folder: Path, files: Mapping[str, bytes], metadata: Mapping[str, Any]) -> None:
@@ -74,9 +75,29 @@ def read_bundle(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{path} is damaged ({error}): export again") from error
     for name, expected in files.items():
-        file = folder / name
-        if Path(name).name != name or not file.is_file():
-            raise ExportError(f"{folder} lacks {name}: export again")
-        if hashlib.sha256(file.read_bytes()).hexdigest() != expected:
-            raise ExportError(f"{file} is not the file that was exported (sha256 differs): export again")
+        _checked(folder, name, expected)
     return dict(metadata)
+
+
+def read_file(folder: Path, name: str) -> bytes:
+    """A file of a bundle, the very bytes whose hash was compared. Raises ExportError, as `read_bundle`."""
+    try:
+        expected = json.loads((folder / METADATA).read_text())["files"][name]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{folder} is no bundle with a {name}: export again") from error
+    return _checked(folder, name, expected)
+
+
+def program() -> bytes:
+    """`infer.py`, which runs a bundle and needs nothing of this package."""
+    return Path(__file__).with_name("infer.py").read_bytes()
+
+
+def _checked(folder: Path, name: str, expected: str) -> bytes:
+    file = folder / name
+    if Path(name).name != name or not file.is_file():
+        raise ExportError(f"{folder} lacks {name}: export again")
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise ExportError(f"{file} is not the file that was exported (sha256 differs): export again")
+    return content

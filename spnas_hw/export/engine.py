@@ -23,10 +23,11 @@ class Engine:
     scope: str
 
 
-def engine_from_onnx(model: onnx.ModelProto, compute_capability: str) -> Engine:
+def engine_from_onnx(model: onnx.ModelProto, compute_capability: str, precision: str) -> Engine:
     """The whole detector as one engine, no plugins. Raises ExportError with the first refused operator."""
     try:
         content = build_engine(model.SerializeToString(), compute_capability=compute_capability)
     except ProfilerError as error:
         raise ExportError(str(error)) from error
-    return Engine(content, "tensorrt-rtx", runtime_version(), compute_capability, "fp32", "whole detector")
+    version = runtime_version()
+    return Engine(content, "tensorrt-rtx", version, compute_capability, precision, "whole detector")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,19 @@ Detections = tuple[Array, Array, NDArray[np.int64]]
 Detect = Callable[[Array], Detections]
 """image [1, 3, H, W], normalised RGB -> its detections."""
 
-BOX_TOLERANCE_PX = 1e-2
-SCORE_TOLERANCE = 1e-3
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a partner may be."""
+
+    box_px: float
+    score: float
+
+
+EXACT = Tolerance(box_px=1e-2, score=1e-3)
+"""Of the same arithmetic in another order."""
+CLOSE = Tolerance(box_px=2.0, score=0.05)
+"""Of a network with fewer bits."""
 
 
 @dataclass(frozen=True)
@@ -35,28 +46,42 @@ class Parity:
         return self.matched / self.detections if self.detections else None
 
 
-def parity(images: Iterable[Array], reference: Detect, exported: Detect, score_threshold: float) -> Parity:
-    """Compares two detectors as sets: the order of equal scores is nobody's promise.
+@dataclass
+class Comparison:
+    """Compares two detectors image by image as sets: the order of equal scores is nobody's promise.
 
     Detections above `score_threshold` of either side count; each may be a partner once.
     """
-    count = total = matched = 0
-    box_errors: list[float] = []
-    score_errors: list[float] = []
+
+    score_threshold: float
+    tolerance: Tolerance = EXACT
+    images: int = 0
+    detections: int = 0
+    _pairs: list[tuple[float, float]] = field(default_factory=list)
+
+    def add(self, expected: Detections, found: Detections) -> None:
+        """The detections of both in one more image."""
+        self.images += 1
+        self.detections += max(int((side[1] > self.score_threshold).sum()) for side in (expected, found))
+        pairs = _pairs(expected, found, self.tolerance)
+        self._pairs += [pair[:2] for pair in pairs if pair[2] > self.score_threshold]
+
+    def parity(self) -> Parity:
+        """What was found so far."""
+        boxes, scores = ([pair[axis] for pair in self._pairs] for axis in (0, 1))
+        errors = max(boxes, default=None), max(scores, default=None)
+        return Parity(self.images, self.detections, len(self._pairs), *errors)
+
+
+def parity(images: Iterable[Array], reference: Detect, exported: Detect, score_threshold: float) -> Parity:
+    """Compares two detectors on images."""
+    comparison = Comparison(score_threshold)
     for image in images:
-        count += 1
-        expected, found = reference(image), exported(image)
-        pairs = _pairs(expected, found)
-        visible = [int((scores > score_threshold).sum()) for _, scores, _ in (expected, found)]
-        pairs = [pair for pair in pairs if pair[2] > score_threshold]
-        total += max(visible)
-        matched += len(pairs)
-        box_errors += [pair[0] for pair in pairs]
-        score_errors += [pair[1] for pair in pairs]
-    return Parity(count, total, matched, max(box_errors, default=None), max(score_errors, default=None))
+        comparison.add(reference(image), exported(image))
+    return comparison.parity()
 
 
-def _pairs(expected: Detections, found: Detections) -> list[tuple[float, float, float]]:
+def _pairs(expected: Detections, found: Detections, tolerance: Tolerance) -> list[tuple[float, float, float]]:
     """(box error, score error, score) of every expected detection that has a partner."""
     boxes, scores, labels = found
     free = np.ones(len(scores), bool)
@@ -66,7 +91,7 @@ def _pairs(expected: Detections, found: Detections) -> list[tuple[float, float, 
             break
         box_error = np.abs(boxes - box).max(axis=1)
         score_error = np.abs(scores - score)
-        near = free & (labels == label) & (box_error <= BOX_TOLERANCE_PX) & (score_error <= SCORE_TOLERANCE)
+        near = free & (labels == label) & (box_error <= tolerance.box_px) & (score_error <= tolerance.score)
         if near.any():
             best = int(np.where(near, box_error, np.inf).argmin())
             free[best] = False

@@ -12,7 +12,8 @@ from spnas_hw.config import Dataset, SearchConfig, build, find_config, read_yaml
 from spnas_hw.cost.workload import Size
 from spnas_hw.errors import InvalidConfig, RunError
 from spnas_hw.export.bundle import METADATA, read_bundle
-from spnas_hw.pipeline.export import exported_detections, weights_of
+from spnas_hw.pipeline.benchmark import bundle_session, exported_detections
+from spnas_hw.pipeline.export import weights_of
 from spnas_hw.run import JOURNAL, Run
 from spnas_hw.space.codec import decode
 
@@ -100,7 +101,7 @@ def evaluate(
 
     Args:
         folder: of the run or bundle that `network` was taken from.
-        backend: what runs a bundle's ONNX; of a run it is None: PyTorch.
+        backend: what runs a bundle's engine, or its ONNX; of a run it is None: PyTorch.
         limit: only so many images, the first ones.
         out: where the detections are written, as the benchmark takes them.
 
@@ -114,9 +115,8 @@ def evaluate(
         trial, weights = weights_of(run, baseline, fully_trained)
         model = load_detector(weights, decode(trial.code), run.config.detector)
         return _evaluate(network, dataset, split, lambda image: detect(model, image), limit, out, progress)
-    read_bundle(folder)
     with backend:
-        session = backend.load(folder / "model.onnx")
+        session, _ = bundle_session(folder, backend)
         try:
             return _evaluate(
                 network,

@@ -2,28 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
-from profilers.backends import Backend, Facts, Model
-from profilers.errors import BackendUnavailable
-from profilers.interleaving import Settings
-from profilers.whole import ModelLatency, measure_model
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from profilers.backends import Backend, EngineBackend, Facts, Model, Session, backend_by_name
+from profilers.whole import ModelLatency
 from spnas_hw import __version__
 from spnas_hw.cost.constraints import Budget
-from spnas_hw.errors import ExportError, RunError
-from spnas_hw.export.bundle import read_bundle, write_bundle
-from spnas_hw.export.parity import Parity, parity
-from spnas_hw.pipeline.profile import backend
+from spnas_hw.errors import InvalidConfig, RunError
+from spnas_hw.export.bundle import program, write_bundle
+from spnas_hw.export.engine import engine_from_onnx
+from spnas_hw.pipeline import benchmark
+from spnas_hw.pipeline.agreement import Agreement, Sample, compare
+from spnas_hw.pipeline.benchmark import ENGINE, ONNX, exported_detections, measure_at_table_speed
 from spnas_hw.run import FULL_TRAINING, Run
 from spnas_hw.search.journal import Trial
 from spnas_hw.space.codec import decode
 
-PARITY_IMAGES = 16
-AGREEMENT = 0.999  # of detections with a partner in PyTorch; none to compare is reported as None
-SLOWER = 0.05
-SITTINGS = 3
+Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+CPU = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is exported, and for what.
+
+    Args:
+        baseline, fully_trained: in place of the winner.
+        out: folder of the bundle; None: in the run.
+        backend: what runs, measures and, where it can, builds the engine; None: what measured the table.
+        precision: None: the table's.
+        compute_capability: of a TensorRT-RTX engine that is built ahead of time, e.g. "8.9".
+        images: validation images that are compared with PyTorch; None: all.
+        calibration_images: training images that INT8 finds its ranges with.
+    """
+
+    baseline: bool = False
+    fully_trained: bool = False
+    out: Path | None = None
+    backend: Backend | None = None
+    precision: Precision | None = None
+    compute_capability: str | None = None
+    images: int | None = 200
+    calibration_images: int = 128
 
 
 @dataclass(frozen=True)
@@ -32,9 +61,10 @@ class Exported:
 
     folder: Path
     code: str
+    precision: str
     predicted_latency_ms: float | None
     measured: ModelLatency
-    parity: Parity
+    agreements: dict[str, Agreement]  # by runtime, the one that was measured last
     engine: str | None
     note: str | None
     on_target: bool  # measured on the device and runtime that the budget is for
@@ -49,25 +79,19 @@ class Exported:
         limit, found = budget.latency_ms, self.latency_ms
         if limit is None or found <= limit or not self.on_target:
             return None
+        predicted = self.predicted_latency_ms
+        told = "" if predicted is None else f" (predicted {predicted:.3f} ms)"
         return (
-            f"the exported detector measures {found:.3f} ms, above the budget of {limit:g} ms "
-            f"(predicted {self.predicted_latency_ms:.3f} ms): search with more headroom"
+            f"the exported detector measures {found:.3f} ms, above the budget of {limit:g} ms{told}: "
+            "search with more headroom"
         )
-
-
-def export_run(
-    run: Run, baseline: bool, out: Path | None, compute_capability: str | None, fully_trained: bool = False
-) -> Exported:
-    """Exports the winner of a run, its trained baseline, or the network its pipeline trained fully, measured
-    as its table was."""
-    trial, weights = weights_of(run, baseline, fully_trained)
-    home = weights.parent if baseline or fully_trained else run.folder
-    return export_trial(run, trial, weights, out or home / "bundle", _backend_of(run), compute_capability)
 
 
 def weights_of(run: Run, baseline: bool, fully_trained: bool) -> tuple[Trial, Path]:
     """The winner of a run, its trained baseline, or the network that was trained fully, and the folder of its
     weights. Raises RunError: there is none."""
+    if baseline and fully_trained:
+        raise InvalidConfig("--baseline and --fully-trained exclude each other")
     home, trial = run.folder / "trials", run.winner() if not (baseline or fully_trained) else None
     if baseline:
         home, trial = run.folder / "baseline", run.baseline()
@@ -79,73 +103,59 @@ def weights_of(run: Run, baseline: bool, fully_trained: bool) -> tuple[Trial, Pa
     return trial, home / f"{trial.trial_id:04d}"
 
 
-def _backend_of(run: Run) -> Backend:
-    """What the table was measured with; where that is not here, ONNX Runtime on the CPU."""
-    table = run.provenance
-    try:
-        if table is not None and not table.estimated:
-            gpu = None if table.threads is not None else table.device
-            return backend(table.runtime, gpu, table.threads, None)
-    except BackendUnavailable:
-        pass  # the measurement says that it does not compare
-    return backend("onnxruntime", None, None, None)
-
-
-def export_trial(
+def export_run(
     run: Run,
-    trial: Trial,
-    weights: Path,
-    folder: Path,
-    backend: Backend,
-    compute_capability: str | None,
+    request: Request,
+    progress: Callable[[float, int], None] = lambda done, total: None,
 ) -> Exported:
-    """Exports a trained trial as a verified bundle and measures it as the table was measured.
-
-    Args:
-        weights: folder of the trial's `weights.safetensors`.
-        compute_capability: of the TensorRT-RTX engine to build, e.g. "8.9"; None builds none.
+    """Exports a trained network of a run as a verified bundle, measured as its table was.
 
     Raises:
         ExportError: the export, its agreement with PyTorch or the engine failed; nothing is written.
+        DataError: the images that it is compared on are missing or damaged.
     """
-    from spnas_hw.detection.datasets import image_paths
-    from spnas_hw.detection.inference import detect, load_detector, preprocess
-    from spnas_hw.export.detector import detector_onnx
-    from spnas_hw.export.engine import engine_from_onnx
-    from spnas_hw.export.workloads import PRECISIONS
-
-    config = run.config
-    model = load_detector(weights, decode(trial.code), config.detector)
-    onnx_model = PRECISIONS[run.precision](detector_onnx(model, config.detector, config.size))
-    images = [preprocess(p, config.size) for p in image_paths(config.dataset, "val")[:PARITY_IMAGES]]
-    with backend:
-        session = backend.load(onnx_model)
-        agreement = parity(
-            images,
-            lambda image: detect(model, image),
-            lambda image: exported_detections(session.run({"image": image})),
-            config.detector.score_threshold,
+    trial, weights = weights_of(run, request.baseline, request.fully_trained)
+    home = weights.parent if request.baseline or request.fully_trained else run.folder
+    folder = request.out or home / "bundle"
+    precision = request.precision or run.precision
+    model, detect = _trained(run, trial, weights)
+    exported = in_precision(model, precision, _calibration(run, request.calibration_images))
+    with ExitStack() as stack:
+        backend = stack.enter_context(request.backend or benchmark.backend_of(run))
+        plan = backend.plan(exported) if isinstance(backend, EngineBackend) else None
+        load = _loader(backend, plan)
+        session = load(exported)
+        runtimes = {backend.name: _detector(session)}
+        if backend.name != CPU:
+            cpu = stack.enter_context(backend_by_name(CPU))
+            runtimes = {CPU: _detector(cpu.load(exported)), **runtimes}
+        config = run.config
+        agreements, sample = compare(
+            detect,
+            runtimes,
+            config.dataset,
+            config.detector.classes,
+            config.size,
+            request.images,
+            progress,
         )
+        if precision == "fp32":
+            for name, agreement in agreements.items():
+                agreement.require_equal(name)
         session.close()
         facts = backend.describe()
-        note = _not_comparable(run, facts)
+        note = benchmark.not_comparable(run, facts, precision)
         about = run.provenance
-        on_target = about is None or all(
-            facts[name] == getattr(about, name) for name in ("device", "runtime")
-        )
         reference_ms = None if note or about is None else about.reference_ms
-        measured = measure_at_table_speed(backend, onnx_model, reference_ms)
-    if agreement.agreement is not None and agreement.agreement < AGREEMENT:
-        raise ExportError(
-            f"only {agreement.matched} of {agreement.detections} detections of the exported detector agree "
-            f"with PyTorch on {agreement.images} images; {AGREEMENT:.1%} are needed"
-        )
-    files = {"model.onnx": onnx_model.SerializeToString()}
-    engine = None
-    if compute_capability is not None:
-        engine = engine_from_onnx(onnx_model, compute_capability)
-        files["model.engine"] = engine.content
-    metadata = _metadata(run, trial) | {
+        measured = measure_at_table_speed(backend, exported, reference_ms, load=load)
+    built = None if plan is None else _built_here(backend, facts, precision)
+    if request.compute_capability is not None:
+        if plan is not None:
+            raise InvalidConfig(f"--compute-capability is for engines built ahead; {backend.name} built one")
+        engine = engine_from_onnx(exported, request.compute_capability, precision)
+        plan, built = engine.content, {k: v for k, v in asdict(engine).items() if k != "content"}
+    target = about is None or all(facts[name] == getattr(about, name) for name in benchmark.TARGET)
+    metadata = _metadata(run, trial, precision) | {
         "latency": {
             "predicted_ms": trial.latency_ms,
             "prediction": None if about is None else "estimated" if about.estimated else "measured blocks",
@@ -154,53 +164,89 @@ def export_trial(
             "drift": None if note else measured.drift,
             "note": note,
             "backend": facts,
+            "on_target": target,
         },
-        "parity": {**asdict(agreement), "agreement": agreement.agreement},
-        "engine": None if engine is None else {k: v for k, v in asdict(engine).items() if k != "content"},
+        "parity": {name: one.document() for name, one in agreements.items()},
+        "reference_metrics": next(iter(agreements.values())).reference_metrics,
+        "engine": built,
+        "sample": _expected(sample),
     }
-    write_bundle(folder, files, metadata)
-    built = None if engine is None else f"{engine.runtime} {engine.compute_capability}, {engine.scope}"
-    return Exported(folder, trial.code, trial.latency_ms, measured, agreement, built, note, on_target)
+    files = {ONNX: exported.SerializeToString(), "sample.ppm": ppm(sample.picture), "infer.py": program()}
+    write_bundle(folder, files if plan is None else {**files, ENGINE: plan}, metadata)
+    told = built and f"{built['runtime']} {built['runtime_version']}, {built['compute_capability']}"
+    return Exported(folder, trial.code, precision, trial.latency_ms, measured, agreements, told, note, target)
 
 
-def measure_at_table_speed(
-    backend: Backend, model: Model, reference_ms: float | None, settings: Settings | None = None
-) -> ModelLatency:
-    """Latency of a whole detector while the device is about as fast as when the table was made.
+def in_precision(
+    model: onnx.ModelProto, precision: str, images: Callable[[], Iterator[NDArray[np.float32]]]
+) -> onnx.ModelProto:
+    """A FLOAT32 detector with its precision written into the graph; `images` are asked for by INT8 alone."""
+    from profilers.half import half_precision
+    from spnas_hw.export.quantization import quantized
 
-    Where the reference network is more than `SLOWER` slower than `reference_ms`, something else has the
-    device: it is measured again, `SITTINGS` times in all, and what was least disturbed counts.
-    """
-    found: list[ModelLatency] = []
-    while not found or (reference_ms and found[-1].drift > 1 + SLOWER and len(found) < SITTINGS):
-        found.append(measure_model(backend, model, reference_ms=reference_ms, settings=settings))
-    return min(found, key=lambda one: one.drift)
+    if precision == "int8":
+        return quantized(model, images())
+    return half_precision(model) if precision == "fp16" else model
 
 
-def _not_comparable(run: Run, facts: Facts) -> str | None:
-    """Why a measurement here cannot be held against the table's predictions, if so."""
-    table = run.provenance
-    if table is None:
-        return "the search had no latency table: there is nothing to compare with"
-    if table.estimated:
-        return "the table is estimated, not measured: there is nothing to compare with"
-    for name in ("device", "runtime", "runtime_version", "threads"):
-        if facts[name] != (measured := getattr(table, name)):
-            return f"measured on {name} {facts[name]}, the table on {measured}: they do not compare"
-    return None
+def ppm(picture: NDArray[np.uint8]) -> bytes:
+    """A binary PPM of [H, W, 3] RGB: what can be read without any library."""
+    height, width, _ = picture.shape
+    return f"P6 {width} {height} 255\n".encode() + picture.tobytes()
 
 
-def exported_detections(outputs: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """The rows that are detections: padding has label -1. Raises ExportError if the NMS had not settled."""
-    if not outputs["nms_converged"]:
-        raise ExportError(
-            "the exported NMS did not converge on a validation image: more iterations are needed"
-        )
-    real = outputs["labels"] >= 0
-    return outputs["boxes"][real], outputs["scores"][real], outputs["labels"][real]
+def _trained(
+    run: Run, trial: Trial, weights: Path
+) -> tuple[onnx.ModelProto, Callable[[NDArray[np.float32]], Any]]:
+    """The detector as ONNX in FLOAT32, and what it detects in PyTorch."""
+    from spnas_hw.detection.inference import detect, load_detector
+    from spnas_hw.export.detector import detector_onnx
+
+    model = load_detector(weights, decode(trial.code), run.config.detector)
+    return detector_onnx(model, run.config.detector, run.config.size), lambda image: detect(model, image)
 
 
-def _metadata(run: Run, trial: Trial) -> dict[str, Any]:
+def _calibration(run: Run, count: int) -> Callable[[], Iterator[NDArray[np.float32]]]:
+    """Training images, evenly spread over the split."""
+
+    def images() -> Iterator[NDArray[np.float32]]:
+        from spnas_hw.detection.datasets import image_paths
+        from spnas_hw.detection.inference import preprocess
+
+        paths = image_paths(run.config.dataset, "train")
+        for place in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int):
+            yield preprocess(paths[place], run.config.size)
+
+    return images
+
+
+def _loader(backend: Backend, plan: bytes | None) -> Callable[[Model], Session]:
+    """What loads the network that is shipped: its engine, where one was built."""
+    if plan is None or not isinstance(backend, EngineBackend):
+        return backend.load
+    return lambda model: backend.load_plan(plan, model)
+
+
+def _detector(session: Session) -> Callable[[NDArray[np.float32]], Any]:
+    return lambda image: exported_detections(session.run({"image": image}))
+
+
+def _built_here(backend: Backend, facts: Facts, precision: str) -> dict[str, Any]:
+    names = ("runtime", "runtime_version", "compute_capability", "device", "version_compatible", "hardware")
+    return {**{name: facts.get(name) for name in names}, "precision": precision, "scope": "whole detector"}
+
+
+def _expected(sample: Sample) -> dict[str, Any]:
+    boxes, scores, labels = sample.detections
+    return {
+        "file": "sample.ppm",
+        "boxes": boxes.tolist(),
+        "scores": scores.tolist(),
+        "labels": labels.tolist(),
+    }
+
+
+def _metadata(run: Run, trial: Trial, precision: str) -> dict[str, Any]:
     from spnas_hw.detection.detector import PIXEL_MEAN, PIXEL_STD
 
     config = run.config
@@ -227,16 +273,9 @@ def _metadata(run: Run, trial: Trial) -> dict[str, Any]:
             "labels": "[D] int64: index into classes, -1 in padding rows",
             "nms_converged": "[] bool: whether the suppression equals greedy NMS",
         },
-        "precision": run.precision,
+        "precision": precision,
         "budget": asdict(run.budget),
         "metrics": trial.metrics,
         "macs": trial.macs,
         "params": trial.params,
     }
-
-
-def benchmark(bundle: Path, backend: Backend) -> ModelLatency:
-    """Measures the ONNX of an unaltered bundle again. Raises ExportError, MeasurementFailed."""
-    read_bundle(bundle)
-    with backend:
-        return measure_model(backend, bundle / "model.onnx")

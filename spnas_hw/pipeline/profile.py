@@ -134,13 +134,16 @@ GPU_RUNTIMES = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "torch-cuda")
 """In the order of preference."""
 
 
-def backend(runtime: str | None, gpu: str | None, threads: int | None, cache: Path | None) -> Backend:
+def backend(
+    runtime: str | None, gpu: str | None, threads: int | None, cache: Path | None, **own: Any
+) -> Backend:
     """What measures; it was woken up once and works.
 
     Args:
         runtime: None chooses onnxruntime, or with a GPU the first of GPU_RUNTIMES that works with it.
         gpu: a word of its name, or its UUID.
         cache: where what a runtime builds is kept; None: below build/, for runtimes that build.
+        own: options that some runtimes alone have; those that are None are left out.
 
     Raises:
         BackendUnavailable: no such GPU; what is missing for it.
@@ -151,7 +154,7 @@ def backend(runtime: str | None, gpu: str | None, threads: int | None, cache: Pa
     missing: list[BackendUnavailable] = []
     for name in GPU_RUNTIMES if runtime is None else (runtime,):
         home = cache_of(name) and (cache or cache_of(name))
-        options: dict[str, Any] = {"gpu": device, "threads": threads, "cache": home}
+        options: dict[str, Any] = {"gpu": device, "threads": threads, "cache": home, **own}
         try:
             with backend_by_name(name, **options) as found:
                 return found

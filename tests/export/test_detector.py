@@ -13,7 +13,9 @@ from spnas_hw.detection.inference import detect
 from spnas_hw.errors import ExportError
 from spnas_hw.export.detector import OUTPUTS, detector_onnx, exportable, onnx_from_module
 from spnas_hw.export.engine import engine_from_onnx
-from spnas_hw.export.parity import parity
+from spnas_hw.export.parity import CLOSE, Comparison, parity
+from spnas_hw.export.quantization import QUANTIZED, sensitive_nodes
+from spnas_hw.pipeline.export import in_precision
 from spnas_hw.space.codec import decode
 from spnas_hw.space.detector import Detector, DetectorType
 
@@ -157,15 +159,55 @@ def test_static_shapes_and_names(detector, exported) -> None:
 
 def test_the_whole_detector_becomes_an_engine(exported) -> None:
     pytest.importorskip("tensorrt_rtx")
-    engine = engine_from_onnx(exported, "8.6")
+    engine = engine_from_onnx(exported, "8.6", "fp32")
     assert len(engine.content) > 10_000
     assert (engine.compute_capability, engine.scope) == ("8.6", "whole detector")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_fewer_bits_find_nearly_the_same_and_become_an_engine(model, exported, precision: str) -> None:
+    fewer = in_precision(exported, precision, lambda: iter(images(8)))
+    onnx.checker.check_model(fewer, full_check=True)
+    comparison = Comparison(0.05, CLOSE)
+    for image in images(3):
+        comparison.add(detect(model, image), run(fewer, image))
+    found = comparison.parity()
+    assert found.detections > 20 and (found.agreement or 0) > (0.98 if precision == "fp16" else 0.3)
+    pytest.importorskip("tensorrt_rtx")
+    assert engine_from_onnx(fewer, "8.9", precision).precision == precision
+
+
+def test_int8_is_where_it_should_be(exported) -> None:
+    """All layers with weights, but for the first and those that decide; scales per output channel."""
+    found = in_precision(exported, "int8", lambda: iter(images(2))).graph
+    makers = {output: node for node in found.node for output in node.output}
+    constants = {tensor.name: tensor for tensor in found.initializer}
+    plain = set(sensitive_nodes(exported))
+    source = {tensor.name for tensor in exported.graph.initializer}
+    layers = [n for n in exported.graph.node if n.op_type in QUANTIZED and n.input[1] in source]
+    names = {n.input[1].split(".")[-2] for n in layers if n.name in plain}
+    assert names == {"conv1", "cls", "reg"}
+    for layer in layers:
+        node = next(node for node in found.node if node.name == layer.name)
+        kinds = [makers[name].op_type if name in makers else "" for name in node.input[:2]]
+        assert ("DequantizeLinear" in kinds) == (layer.name not in plain)
+        if layer.name not in plain:
+            assert kinds == ["DequantizeLinear"] * 2
+            scale, zero = (constants[name] for name in makers[node.input[1]].input[1:])
+            weight = next(t for t in exported.graph.initializer if t.name == layer.input[1])
+            assert max(scale.dims) in weight.dims and len(scale.dims) == 1
+            assert not onnx.numpy_helper.to_array(zero).any()
+
+
+def test_a_quantiser_without_images_is_one_line(exported) -> None:
+    with pytest.raises(ExportError, match="there is none"):
+        in_precision(exported, "int8", lambda: iter(()))
 
 
 def test_an_unknown_compute_capability_is_one_line(exported) -> None:
     pytest.importorskip("tensorrt_rtx")
     with pytest.raises(ExportError, match=r"'9.9'.*8\.6") as caught:
-        engine_from_onnx(exported, "9.9")
+        engine_from_onnx(exported, "9.9", "fp32")
     assert "\n" not in str(caught.value)
 
 

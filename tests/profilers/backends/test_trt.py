@@ -15,6 +15,7 @@ from doubles.tensorrt import members
 from onnx import TensorProto, helper, numpy_helper
 from onnx_parts import SHAPE, conv, model
 
+from profilers.backends import EngineBackend
 from profilers.backends.trt import TensorRTBackend
 from profilers.errors import BackendUnavailable, EngineBuildFailed
 
@@ -72,6 +73,32 @@ class TestTyping:
 
     def test_fp32_is_fp32(self, installed: Installed) -> None:
         assert built(installed, conv()) == (set(), None)
+
+    def test_engines_for_other_versions_and_devices_on_demand(
+        self, installed: Installed, version: str
+    ) -> None:
+        proto = conv()
+        options = {"version_compatible": True, "hardware": "ampere+"}
+        assert built(installed, proto, **options) == ({"VERSION_COMPATIBLE"}, None)
+        assert installed.builds[-1].hardware == "AMPERE_PLUS"
+        with TensorRTBackend(hardware="same-compute-capability") as backend:
+            assert backend.describe()["hardware"] == "same-compute-capability"
+            if version in ("8.6", "10.4"):
+                with pytest.raises(BackendUnavailable, match=r"choose one of ampere\+$"):
+                    backend.load(proto)
+            else:
+                backend.load(proto)
+                assert installed.builds[-1].hardware == "SAME_COMPUTE_CAPABILITY"
+
+    def test_a_kept_engine_is_loaded_without_building(self, installed: Installed) -> None:
+        proto = conv()
+        with TensorRTBackend() as backend:
+            assert isinstance(backend, EngineBackend)
+            plan, builds = backend.plan(proto), len(installed.builds)
+            session = backend.load_plan(plan, proto)
+            inputs = {"x": np.ones(SHAPE, np.float32)}
+            assert session.run(inputs).keys() == backend.load(proto).run(inputs).keys()
+            assert len(installed.builds) == builds + 1
 
     def test_tf32_on_demand(self, installed: Installed) -> None:
         assert built(installed, conv(), tf32=True) == ({"TF32"}, None)
@@ -166,7 +193,7 @@ class TestBuild:
 
     def test_unreadable_model(self, installed: Installed) -> None:
         with TensorRTBackend() as backend, pytest.raises(EngineBuildFailed, match="read the model: Failed"):
-            backend._plan(b"not a model", conv())
+            backend.plan(b"not a model")
 
     def test_nodes_that_do_not_build_are_named(self, installed: Installed) -> None:
         installed.faults.build = (

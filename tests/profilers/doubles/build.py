@@ -20,6 +20,7 @@ class Built:
     profiling_verbosity: str
     timing_cache: bytes | None
     compute_capability: str | None = None
+    hardware: str | None = None
 
 
 class HostMemory:
@@ -94,6 +95,14 @@ class BuilderConfig:
 
     def get_timing_cache(self) -> TimingCache | None:
         return self._timings
+
+    @property
+    def hardware_compatibility_level(self) -> None:
+        raise NotImplementedError
+
+    @hardware_compatibility_level.setter
+    def hardware_compatibility_level(self, level: Any) -> None:
+        self._built.hardware = level.name
 
     def _finish(self, model: bytes) -> None:
         """What a build leaves in the timing cache."""

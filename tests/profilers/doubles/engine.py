@@ -24,11 +24,16 @@ ELEMENT_TYPES = {
 
 
 class Runtime:
+    engine_host_code_allowed = False
+
     def __init__(self, trt: Any) -> None:
         self._trt = trt
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> Any:
         version, flags, model = bytes(serialized_engine).split(b"|", 2)
+        if b"VERSION_COMPATIBLE" in flags and not self.engine_host_code_allowed:
+            self._trt.double.log("engine contains host code, which is not allowed")
+            return None
         if self._trt.double.faults.engine or version.decode() != self._trt.__version__:
             self._trt.double.log(self._trt.double.faults.engine or "engine of another version")
             return None

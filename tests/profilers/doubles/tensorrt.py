@@ -97,7 +97,9 @@ def module(version: str, gpu: Gpu) -> ModuleType:
         "NetworkDefinitionCreationFlag", network_flags.get(major, {"STRONGLY_TYPED": 0})
     )
     weak = [] if major == 11 else ["FP16", "INT8"]
-    trt.BuilderFlag = enum.Enum("BuilderFlag", [*weak, "TF32"])
+    trt.BuilderFlag = enum.Enum("BuilderFlag", [*weak, "TF32", "VERSION_COMPATIBLE"])
+    levels = ["NONE", "AMPERE_PLUS", *["SAME_COMPUTE_CAPABILITY"] * ((major, minor) >= (10, 12))]
+    trt.HardwareCompatibilityLevel = enum.Enum("HardwareCompatibilityLevel", levels)
     kinds = [kind for kind in ELEMENT_TYPES if major > 8 or kind not in ("INT64", "BF16")]
     trt.DataType = enum.Enum("DataType", kinds)
     trt.ParserError = ParserError if major == 8 else ParserErrorWithOperator

@@ -6,7 +6,7 @@ from profilers.backends.fake import FakeBackend
 from profilers.interleaving import Settings
 from profilers.reference import reference_network
 from profilers.whole import measure_model
-from spnas_hw.pipeline.export import SITTINGS, measure_at_table_speed
+from spnas_hw.pipeline.benchmark import SITTINGS, measure_at_table_speed
 
 DETECTOR = reference_network()
 SETTINGS = Settings(warmup_ms=1, min_rounds=4, max_rounds=8, rebuilt_rows=0)

@@ -1,0 +1,233 @@
+"""`spnas-hw export` and `benchmark`: what a bundle holds, in every precision, and what is refused."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from doubles import Installed, install
+
+from spnas_hw.export.bundle import program
+from spnas_hw.pipeline.evaluation import is_bundle
+
+from .command import refused, spnas_hw, succeeded
+from .test_corridor import MINIATURE
+
+LONGER = {**MINIATURE["schedule"], "start_iterations": 120, "start_learning_rate": 0.004}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that learned something."""
+    folder = tmp_path_factory.mktemp("export")
+    document = {**MINIATURE, "schedule": LONGER, "dataset": {**MINIATURE["dataset"], "train": 12, "val": 8}}
+    (folder / "mini.yml").write_text(yaml.safe_dump(document))
+    (folder / "streets.yml").write_text(yaml.safe_dump(document["dataset"]))
+    words = ("--macs", "1e9", "--max-sample", "1", "--phase", "serial", "--run", "runs/a")
+    succeeded(folder, "search", "--config", "mini.yml", *words)
+    return folder
+
+
+def exported(folder: Path, *words: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the command says, and the metadata."""
+    found = json.loads(succeeded(folder, "export", "runs/a", *words, "--json").splitlines()[-1])
+    return found, json.loads((folder / found["bundle"] / "metadata.json").read_text())
+
+
+def test_a_bundle_tells_what_it_is(home: Path) -> None:
+    found, about = exported(home, "--out", "whole", "--images", "0")
+    parity = about["parity"]["onnxruntime"]
+    assert parity["exact"]["images"] == 8 and parity["exact"]["detections"] > 0
+    assert parity["exact"]["agreement"] == 1.0 and parity["metric_error"] < 1e-4
+    assert parity["metrics"].keys() == about["reference_metrics"].keys() >= {"mAP", "lamr/day_pedestrian_all"}
+    assert about["latency"]["clock"].keys() >= {"median_ms", "p90_ms", "p99_ms"}
+    assert about["input"].keys() >= {"shape", "mean", "std", "colour_order"}
+    assert sorted(about["files"]) == ["infer.py", "model.onnx", "sample.ppm"]
+    assert all(len(digest) == 64 for digest in about["files"].values())
+    assert found["precision"] == about["precision"] == "fp32"
+    shown = succeeded(home, "export", "runs/a", "--out", "whole", "--images", "3")
+    assert "on 3 images" in shown and "predicted" not in shown.splitlines()[1] and "budget" not in shown
+
+
+def test_the_program_of_a_bundle_finds_what_was_expected(home: Path, tmp_path: Path) -> None:
+    """It needs nothing of this package, and any picture will do."""
+    exported(home, "--out", "run")
+    about = json.loads((home / "run/metadata.json").read_text())
+    expected = about["sample"]
+    program = [sys.executable, "-I", str(home / "run/infer.py")]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=True)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [about["classes"].index(row[0]) for row in rows] == expected["labels"] and rows
+    found = np.array([[float(number) for number in row[1:]] for row in rows])
+    np.testing.assert_allclose(found[:, 0], expected["scores"], atol=1e-3)
+    np.testing.assert_allclose(found[:, 1:], expected["boxes"], atol=2e-2)
+    drawn = (tmp_path / "sample_detections.ppm").read_bytes()
+    assert drawn.startswith(b"P6 128 64 255\n") and len(drawn) == len((home / "run/sample.ppm").read_bytes())
+
+    picture = next((home / "data").rglob("*.png"))  # needs Pillow, which matplotlib brings
+    subprocess.run([*program, str(picture)], cwd=tmp_path, capture_output=True, check=True)
+    assert (tmp_path / f"{picture.stem}_detections.ppm").exists()
+
+
+def test_the_program_resizes_as_training_did(tmp_path: Path) -> None:
+    """To a grey level: OpenCV rounds in fixed point."""
+    import cv2
+
+    (tmp_path / "metadata.json").write_text("{}")
+    names: dict[str, Any] = {"__file__": str(tmp_path / "infer.py"), "__name__": "infer"}
+    exec(compile(program(), "infer.py", "exec"), names)
+    picture = np.random.default_rng(0).integers(0, 256, (37, 90, 3), dtype=np.uint8)
+    for height, width in ((64, 128), (20, 31), (37, 90)):
+        ours = names["resized"](picture, height, width)
+        theirs = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+        assert np.abs(ours - theirs).max() <= 1
+    assert len(program().splitlines()) <= 80
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_fewer_bits_are_compared_and_told(home: Path, precision: str) -> None:
+    words = ("--precision", precision, "--calibration-images", "4")
+    _, about = exported(home, "--out", precision, *words)
+    parity = about["parity"]["onnxruntime"]
+    assert about["precision"] == precision and parity["metrics"] != {}
+    assert parity["close"]["matched"] >= parity["exact"]["matched"] and parity["close"]["detections"] > 0
+    assert "reference_metrics" in about and parity["metric_error"] >= 0
+    assert "mAP" in succeeded(home, "export", "runs/a", "--out", precision, *words)
+
+
+@pytest.mark.parametrize("compute_capability", ["8.6", "8.9"])
+def test_an_engine_is_built_without_a_gpu(home: Path, compute_capability: str) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    _, about = exported(home, "--out", "rtx", "--compute-capability", compute_capability)
+    engine = about["engine"]
+    assert (engine["runtime"], engine["compute_capability"]) == ("tensorrt-rtx", compute_capability)
+    assert (engine["precision"], engine["scope"]) == ("fp32", "whole detector")
+    assert (home / "rtx/model.engine").stat().st_size > 10_000
+
+
+@pytest.fixture
+def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Installed:
+    return install(monkeypatch, "tensorrt")
+
+
+def test_what_is_measured_is_the_engine_that_is_shipped(home: Path, tensorrt: Installed) -> None:
+    found, about = exported(home, "--out", "trt", "--runtime", "tensorrt", "--hardware", "ampere+")
+    assert found["parity"].keys() == {"onnxruntime", "tensorrt"}
+    assert about["engine"]["runtime"] == about["latency"]["backend"]["runtime"] == "tensorrt"
+    assert about["engine"]["hardware"] == "ampere+" and about["engine"]["compute_capability"] == "8.6"
+    detectors = [built for built in tensorrt.builds if built.hardware == "AMPERE_PLUS"]
+    again = json.loads(
+        succeeded(home, "benchmark", "trt", "--runtime", "tensorrt", "--json").splitlines()[-1]
+    )
+    assert again["measured"]["raw"]["median_ms"] > 0 and again["note"] is None
+    assert [built for built in tensorrt.builds if built.hardware == "AMPERE_PLUS"] == detectors
+    words = ("--runtime", "tensorrt", "--dataset", "streets.yml")
+    assert "detections on 8 images" in succeeded(home, "evaluate", "trt", *words)
+
+    with open(home / "trt/model.engine", "ab") as file:
+        file.write(b"x")
+    for command in (("benchmark", "trt"), ("evaluate", "trt", "--dataset", "streets.yml")):
+        assert "model.engine is not the file that was exported" in refused(
+            home, *command, "--runtime", "tensorrt"
+        )
+
+
+def test_an_engine_for_something_else_is_not_loaded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "tensorrt", "10.4")
+    exported(home, "--out", "old", "--runtime", "tensorrt")
+    install(monkeypatch, "tensorrt", "10.16")
+    shown = succeeded(home, "benchmark", "old", "--runtime", "tensorrt")
+    assert "engine is for runtime_version 10.4.0, here it is 10.16.1.11: built anew from model.onnx" in shown
+
+
+def test_over_its_budget_a_bundle_says_so_again(home: Path) -> None:
+    exported(home, "--out", "slow")
+    path = home / "slow/metadata.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps({**about, "budget": {**about["budget"], "latency_ms": 1e-6}}))
+    assert "above its budget of 1e-06 ms" in refused(home, "benchmark", "slow")
+    succeeded(home, "benchmark", "slow", "--allow-over-budget")
+    code, _, _ = spnas_hw(home, "benchmark", "slow", "--threads", "2", "--allow-over-budget")
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--runtime", "tensorrt"), "TensorRT is missing"),
+        (("--runtime", "nonsense"), "no runtime 'nonsense'"),
+        (("--compute-capability", "9.9"), "does not build for compute capability '9.9'"),
+        (("--hardware", "ampere+"), "add --runtime tensorrt"),
+        (("--runtime", "onnxruntime", "--version-compatible"), "not 'version_compatible'"),
+        (("--baseline",), "no trained baseline"),
+        (("--baseline", "--fully-trained"), "exclude each other"),
+        (("--out", "mini.yml"), "could not be written"),
+        (("--out", "data"), "holds something that is no bundle"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(home: Path, words: tuple[str, ...], message: str) -> None:
+    assert message in last_line(home, *words)
+    assert not is_left(home)
+
+
+def test_an_operator_that_cannot_be_built_is_named(home: Path, tensorrt: Installed) -> None:
+    tensorrt.faults.unsupported.add("TopK")
+    assert "operator TopK" in last_line(home, "--runtime", "tensorrt", "--out", "unsupported")
+    assert not is_left(home) and not (home / "unsupported").exists()
+
+
+def test_a_full_disk_leaves_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name == "infer.py":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert "No space left on device" in last_line(home, "--out", "full")
+    assert not is_left(home) and not (home / "full").exists()
+
+
+def test_a_detector_that_disagrees_is_not_shipped(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In FLOAT32 even a little is a mistake somewhere."""
+    from spnas_hw.detection import inference
+
+    right = inference.detect
+
+    def wrong(model: Any, image: Any) -> Any:
+        boxes, scores, labels = right(model, image)
+        return boxes + 0.02, scores, labels
+
+    monkeypatch.setattr(inference, "detect", wrong)
+    assert "detections of the exported detector agree with PyTorch" in last_line(home, "--out", "wrong")
+    assert not (home / "wrong").exists()
+
+
+def last_line(folder: Path, *words: str) -> str:
+    code, _, errors = spnas_hw(folder, "export", "runs/a", *words)
+    line = errors.strip().splitlines()[-1]
+    assert code == 1 and line.startswith("error: "), errors
+    return line
+
+
+def is_left(folder: Path) -> bool:
+    """Whether something half-written lies about."""
+    return any(path.name.startswith(".") for path in folder.iterdir())
+
+
+def teardown_module() -> None:
+    shutil.rmtree(".dist_test", ignore_errors=True)
+
+
+def test_half_a_bundle_is_none(tmp_path: Path) -> None:
+    (tmp_path / "metadata.json").write_text("{")
+    assert is_bundle(tmp_path) and "is damaged" in refused(tmp_path, "benchmark", str(tmp_path))
