@@ -65,7 +65,8 @@ def resumable(how: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _progress(console: Console, unit: str, transient: bool = False) -> Progress:
+def _progress(console: Console, unit: str) -> Progress:
+    """It goes when it is done; where nobody watches, it is never there."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -75,7 +76,7 @@ def _progress(console: Console, unit: str, transient: bool = False) -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
-        transient=transient,
+        transient=True,
     )
 
 
@@ -92,7 +93,7 @@ def trials(
     console: Console, total: int | None
 ) -> Iterator[tuple[Callable[[int, int, int], None], Callable[[Trial], None]]]:
     """A bar for the iterations of the current trial, and a line for each that ended."""
-    with _progress(console, "iterations", transient=True) as progress:
+    with _progress(console, "iterations") as progress:
         task = progress.add_task("trial", total=None, visible=False)
 
         def iterate(trial_id: int, done: int, iterations: int) -> None:
