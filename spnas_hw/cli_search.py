@@ -48,6 +48,12 @@ def search(
     max_sample: Annotated[int | None, typer.Option(min=1, help="Trials of each phase in all.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    remeasure: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Before the winner is declared, export the best so many and measure them whole."
+        ),
+    ] = None,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Afterwards train the start network as long as the winner.")
     ] = False,
@@ -57,6 +63,7 @@ def search(
     from spnas_hw.config import load_search, overridden
     from spnas_hw.cost.constraints import Budget
     from spnas_hw.detection.datasets import prepare
+    from spnas_hw.pipeline import remeasure as remeasure_step
     from spnas_hw.pipeline import search as search_step
     from spnas_hw.pipeline import start as start_step
 
@@ -79,6 +86,8 @@ def search(
     for warning in table_warnings(this):
         console.stderr.print(warning, highlight=False)
     start_step.check(this, resume, phases, this_start=start is not None)
+    if remeasure is not None:
+        remeasure_step.check(this)
     with console.bar(console.stderr, "rendering scenes") as progress:
         prepare(loaded.dataset, loaded.size, progress)
     if source is not None:
@@ -89,13 +98,26 @@ def search(
             console.stderr.print(f"{each} phase:", highlight=False)
         wanted = search_step.trials_wanted(this, each)
         with resumable, console.trials(console.stderr, wanted) as (bar, show):
-            search_step.search(this, phase=each, progress=bar, on_trial=show, note=console.stderr.print)
+            search_step.search(
+                this,
+                phase=each,
+                progress=bar,
+                on_trial=show,
+                note=console.stderr.print,
+                keep=remeasure or 1,
+            )
+    measured = []
+    if remeasure is not None:
+        with console.bar(console.stderr, "measuring the best whole", "detectors") as progress:
+            measured = remeasure_step.remeasure(this, remeasure, progress)
+        console.stderr.print(console.remeasured_table(measured))
     if baseline:
         resumable = console.resumable("the same command with --resume")
         with resumable, console.trials(console.stderr, None) as (bar, show):
             show(search_step.train_baseline(this, bar))
     if as_json:
-        console.print_json({"run": str(run), "winner": asdict(this.winner()), "trials": len(this.trials())})
+        found = {"winner": asdict(this.winner()), "trials": len(this.trials())}
+        console.print_json({"run": str(run), **found, "remeasured": [asdict(row) for row in measured]})
         return
     console.stdout.print(console.winner_line(this.winner()))
     console.stdout.print(f"next: spnas-hw export {run}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +25,7 @@ from rich.table import Table
 from profilers.table import LatencyTable
 from spnas_hw.cost.constraints import Budget
 from spnas_hw.search.journal import Trial
+from spnas_hw.search.remeasured import Remeasured
 
 if TYPE_CHECKING:  # both wake libraries that few commands need
     from spnas_hw.pipeline.agreement import Agreement
@@ -118,6 +119,18 @@ def winner_line(winner: Trial, what: str = "winner") -> str:
     """The outcome of a search in one line."""
     latency = "" if winner.latency_ms is None else f"  {winner.latency_ms:.3f} ms {winner.latency_source}"
     return f"{what} {winner.code}  mAP {winner.mean_ap:.4f}{latency}"
+
+
+def remeasured_table(rows: Sequence[Remeasured]) -> Table:
+    """Predicted beside measured."""
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("arch", "mAP", "predicted ms", "measured ms", "p99 ms", "device slower", ""):
+        table.add_column(name, justify="left" if name in ("arch", "") else "right", no_wrap=True)
+    for row in rows:
+        latencies = (row.predicted_latency_ms, row.measured_latency_ms, row.measured_p99_ms)
+        told = (f"{row.mean_ap:.4f}", *(f"{ms:.3f}" for ms in latencies), f"{row.drift - 1:+.1%}")
+        table.add_row(row.arch, *told, row.status)
+    return table
 
 
 def table_summary(table: LatencyTable, folder: Path) -> str:

@@ -23,6 +23,7 @@ from spnas_hw.cost.pricer import Pricer
 from spnas_hw.cost.workload import Size
 from spnas_hw.errors import InvalidConfig, MissingWorkload, RunError
 from spnas_hw.search.journal import LatencySource, Trial, ranked, read_journal
+from spnas_hw.search.remeasured import read_remeasured
 from spnas_hw.space.architecture import Architecture
 from spnas_hw.space.codec import decode, encode
 
@@ -183,12 +184,20 @@ class Run:
         return read_journal(self.folder / JOURNAL)[1]
 
     def winner(self) -> Trial:
-        """The validated trial of the best mAP. Raises RunError where there is none."""
+        """The validated trial of the best mAP that no measurement of the whole found above the budget.
+
+        Raises:
+            RunError: there is none.
+        """
         validated = ranked(self.trials())
         if not validated:
             other = ": what was trained in it takes --fully-trained" if self.fully_trained() else ""
             raise RunError(f"{self.folder} has no validated trial of a search{other}")
-        return validated[0]
+        over = {code for code, found in read_remeasured(self.folder).items() if found.status != "ok"}
+        within = [trial for trial in validated if trial.code not in over]
+        if not within:
+            raise RunError(f"all of {self.folder} measures above its budget: search with more headroom")
+        return within[0]
 
     def baseline(self) -> Trial | None:
         """The start network trained as long as the winner, or None where it was not."""

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ import pytest
 import yaml
 
 from profilers.table import LatencyTable
+from spnas_hw.errors import OverBudget
+from spnas_hw.pipeline.remeasure import remeasure
+from spnas_hw.run import Run
+from spnas_hw.search.remeasured import read_remeasured, write_remeasured
 
 from .command import refused, succeeded
 
@@ -210,6 +215,41 @@ def test_over_budget_is_said_and_exits_non_zero(searched: Path) -> None:
     tight = copied_run(searched, "tight", lambda header: header["budget"].update(latency_ms=1e-6))
     assert "above the budget of 1e-06 ms" in refused(searched, "export", tight)
     succeeded(searched, "export", tight, "--allow-over-budget")
+
+
+def test_the_best_are_measured_whole_before_the_winner_is_declared(searched: Path) -> None:
+    folder = copied_run(searched, "remeasured", lambda header: None)
+    search = ("search", "--config", "mini.yml", "--latency-ms", "1000", "--run", folder, "--resume")
+    found = json.loads(succeeded(searched, *search, "--remeasure", "2", "--json").splitlines()[-1])
+    with open(searched / folder / "remeasured.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["arch"] for row in rows] == [row["arch"] for row in found["remeasured"]]
+    assert len(rows) == 2 and all(row["status"] == "ok" for row in rows)
+    assert found["winner"]["code"] == rows[0]["arch"]
+    for row in rows:
+        assert 0 < float(row["measured_latency_ms"]) <= float(row["measured_p99_ms"])
+        assert float(row["predicted_latency_ms"]) > 0
+    shown = succeeded(searched, *search, "--remeasure", "1")
+    assert f"winner {rows[0]['arch']}" in shown
+    assert len((searched / folder / "remeasured.csv").read_text().splitlines()) == 3
+
+
+def test_the_winner_is_within_the_budget_when_measured_whole(searched: Path) -> None:
+    folder = copied_run(searched, "slow", lambda header: header["budget"].update(latency_ms=1e-6))
+    run = Run.open(searched / folder)
+    first = run.winner()
+    with pytest.raises(OverBudget, match=r"none of the best 1 is within 1e-06 ms .* search with more"):
+        remeasure(run, 1)
+    assert run.winner().code != first.code and run.winner().mean_ap <= first.mean_ap
+    measured = read_remeasured(run.folder)[first.code]
+    write_remeasured(run.folder, [replace(measured, arch=trial.code) for trial in run.trials()])
+    assert "more headroom" in refused(searched, "export", folder)
+
+
+def test_what_has_no_prediction_is_not_measured_again(home: Path) -> None:
+    search = ("search", "--config", "mini.yml", "--macs", "1e9", "--run", "runs/untimed")
+    assert "no latency table" in refused(home, *search, "--remeasure", "2")
+    assert not (home / "runs/untimed").exists()
 
 
 def test_any_limit_is_a_budget_and_the_phases_follow_each_other(home: Path) -> None:

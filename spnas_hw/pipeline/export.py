@@ -118,8 +118,7 @@ def export_run(
     home = weights.parent if request.baseline or request.fully_trained else run.folder
     folder = request.out or home / "bundle"
     precision = request.precision or run.precision
-    model, detect = _trained(run, trial, weights)
-    exported = in_precision(model, precision, _calibration(run, request.calibration_images))
+    exported = shipped(run, trial, weights, precision, request.calibration_images)
     with ExitStack() as stack:
         backend = stack.enter_context(request.backend or benchmark.backend_of(run))
         plan = backend.plan(exported) if isinstance(backend, EngineBackend) else None
@@ -131,7 +130,7 @@ def export_run(
             runtimes = {CPU: _detector(cpu.load(exported)), **runtimes}
         config = run.config
         agreements, sample = compare(
-            detect,
+            _trained(run, trial, weights),
             runtimes,
             config.dataset,
             config.detector.classes,
@@ -177,6 +176,18 @@ def export_run(
     return Exported(folder, trial.code, precision, trial.latency_ms, measured, agreements, told, note, target)
 
 
+def shipped(
+    run: Run, trial: Trial, weights: Path, precision: str, calibration_images: int = 128
+) -> onnx.ModelProto:
+    """The whole detector of a trial, its weights from the folder `weights`. Raises RunError, ExportError."""
+    from spnas_hw.detection.inference import load_detector
+    from spnas_hw.export.detector import detector_onnx
+
+    model = load_detector(weights, decode(trial.code), run.config.detector)
+    exported = detector_onnx(model, run.config.detector, run.config.size)
+    return in_precision(exported, precision, _calibration(run, calibration_images))
+
+
 def in_precision(
     model: onnx.ModelProto, precision: str, images: Callable[[], Iterator[NDArray[np.float32]]]
 ) -> onnx.ModelProto:
@@ -195,15 +206,12 @@ def ppm(picture: NDArray[np.uint8]) -> bytes:
     return f"P6 {width} {height} 255\n".encode() + picture.tobytes()
 
 
-def _trained(
-    run: Run, trial: Trial, weights: Path
-) -> tuple[onnx.ModelProto, Callable[[NDArray[np.float32]], Any]]:
-    """The detector as ONNX in FLOAT32, and what it detects in PyTorch."""
+def _trained(run: Run, trial: Trial, weights: Path) -> Callable[[NDArray[np.float32]], Any]:
+    """What the detector finds in PyTorch."""
     from spnas_hw.detection.inference import detect, load_detector
-    from spnas_hw.export.detector import detector_onnx
 
     model = load_detector(weights, decode(trial.code), run.config.detector)
-    return detector_onnx(model, run.config.detector, run.config.size), lambda image: detect(model, image)
+    return lambda image: detect(model, image)
 
 
 def _calibration(run: Run, count: int) -> Callable[[], Iterator[NDArray[np.float32]]]:

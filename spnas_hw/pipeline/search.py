@@ -12,7 +12,7 @@ from spnas_hw.cost.composition import macs, workloads
 from spnas_hw.errors import RunError, SpaceExhausted
 from spnas_hw.run import JOURNAL, WEIGHTS, Run
 from spnas_hw.search.history import History
-from spnas_hw.search.journal import TOTAL_LISTS, Journal, Phase, Trial, ranked, write_views
+from spnas_hw.search.journal import TOTAL_LISTS, Journal, Phase, Trial, best_of_each, ranked, write_views
 from spnas_hw.search.loop import Evaluation, Evaluator
 from spnas_hw.search.loop import run as run_search
 from spnas_hw.search.parallel import ParallelSearcher
@@ -34,19 +34,21 @@ def search(
     progress: TrialProgress,
     on_trial: Callable[[Trial], None],
     note: Callable[[str], None],
+    keep: int = 1,
 ) -> list[Trial]:
     """One phase of a search that was checked; returns all trials. The trials that the run has are not
     repeated. The parallel phase starts from the best serial trial, or from the configured start where nothing
     was searched.
 
-    A space in which nothing new fits ends the phase with a note. Raises RunError.
+    The weights of the best `keep` networks stay, beside those that the search may go on from. A space in which
+    nothing new fits ends the phase with a note. Raises RunError.
     """
     journal = Journal(run.folder / JOURNAL, run.header())
     searcher, max_sample = _searcher(run, phase, journal.trials, note)
 
     def finish(trial: Trial) -> None:
         write_views(journal.trials, run.folder)
-        _remove_unneeded(run, journal.trials)
+        _remove_unneeded(run, journal.trials, keep)
         on_trial(trial)
 
     try:
@@ -189,12 +191,13 @@ def evaluator(run: Run, folder: Path, progress: TrialProgress) -> Evaluator:
     return evaluate
 
 
-def _remove_unneeded(run: Run, trials: list[Trial]) -> None:
-    """Keeps the weights of the first trial, of the best one of each phase, and of those that a proposal of
-    any phase may start from."""
+def _remove_unneeded(run: Run, trials: list[Trial], keep: int) -> None:
+    """Keeps the weights of the first trial, of the best ones, of the best one of each phase, and of those
+    that a proposal of any phase may start from."""
     settings = run.config.serial
     validated = ranked(trials)
     needed = {min((trial.trial_id for trial in validated), default=None)}
+    needed |= {trial.trial_id for trial in best_of_each(trials)[:keep]}
     for phase in TOTAL_LISTS:
         own = History([trial for trial in trials if trial.phase == phase])
         parents = settings.max_optimal if phase == "serial" else 1

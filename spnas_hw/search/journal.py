@@ -11,7 +11,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -160,14 +160,22 @@ def write_views(trials: Iterable[Trial], folder: Path) -> None:
     for phase, name in TOTAL_LISTS.items():
         chosen = [trial for trial in trials if trial.phase == phase]
         if chosen:
-            _write_csv(folder / name, chosen)
-    _write_csv(folder / "pareto_front.csv", front(trials))
+            write_csv(folder / name, CSV_COLUMNS, [trial.csv_row() for trial in chosen])
+    write_csv(folder / "pareto_front.csv", CSV_COLUMNS, [trial.csv_row() for trial in front(trials)])
 
 
 def ranked(trials: Iterable[Trial]) -> list[Trial]:
     """The validated trials, best mAP first; the earlier of equals first."""
     validated = [trial for trial in trials if trial.mean_ap is not None]
     return sorted(validated, key=lambda trial: (-(trial.mean_ap or 0.0), trial.trial_id))
+
+
+def best_of_each(trials: Iterable[Trial]) -> list[Trial]:
+    """As `ranked`, each network once."""
+    best: dict[str, Trial] = {}
+    for trial in ranked(trials):
+        best.setdefault(trial.code, trial)
+    return list(best.values())
 
 
 def front(trials: Iterable[Trial]) -> list[Trial]:
@@ -181,11 +189,12 @@ def front(trials: Iterable[Trial]) -> list[Trial]:
     return sorted(pareto_front(validated, objectives), key=lambda trial: -(trial.mean_ap or 0.0))
 
 
-def _write_csv(path: Path, trials: Iterable[Trial]) -> None:
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Replaces a CSV file, wholly or not at all."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(trial.csv_row() for trial in trials)
+    writer.writerows(rows)
     partial = path.with_suffix(".csv.partial")
     partial.write_text(text.getvalue())
     os.replace(partial, path)

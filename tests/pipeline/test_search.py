@@ -19,7 +19,7 @@ from spnas_hw.pipeline import search as step
 from spnas_hw.pipeline.start import check
 from spnas_hw.run import JOURNAL, Run
 from spnas_hw.schedule import Reignition
-from spnas_hw.search.journal import Journal, ranked, read_journal
+from spnas_hw.search.journal import Journal, best_of_each, ranked, read_journal
 from spnas_hw.search.loop import Evaluation
 from spnas_hw.search.parallel import ParallelSettings
 from spnas_hw.search.proposal import Proposal
@@ -92,12 +92,13 @@ def go(tmp_path: Path, notes: list[str], monkeypatch: pytest.MonkeyPatch) -> Go:
         phase: Any = "serial",
         budget: Budget = AMPLE,
         table: Path | None = None,
+        keep: int = 1,
     ) -> list[Any]:
         monkeypatch.setattr(step, "evaluator", lambda run, folder, progress: made_up)
         run = Run(tmp_path / name, config, budget, table)
         check(run, (run.folder / JOURNAL).exists(), [phase])
         ignore: Any = lambda *told: None  # noqa: E731
-        return step.search(run, phase=phase, progress=ignore, on_trial=ignore, note=notes.append)
+        return step.search(run, phase=phase, progress=ignore, on_trial=ignore, note=notes.append, keep=keep)
 
     return search
 
@@ -125,6 +126,16 @@ def test_whatever_is_asked_for_still_has_its_weights(
         assert len(go(seeded, name, made_up)) == 40
         left = list((tmp_path / name / "trials").glob("*/weights.safetensors"))
         assert len(left) < 30  # and the others are gone
+
+
+def test_the_best_keep_their_weights_when_they_are_to_be_measured(
+    config: SearchConfig, go: Go, tmp_path: Path
+) -> None:
+    made_up = MadeUp(tmp_path / "run" / "trials", 0)
+    trials = go(serial(config, max_sample=40, rungs=(0.25, 1.0)), "run", made_up, keep=7)
+    best = best_of_each(trials)[:7]
+    assert len({trial.code for trial in best}) == 7
+    assert all(made_up.weights(trial.trial_id).exists() for trial in best)
 
 
 def test_the_phases_leave_each_other_their_weights(config: SearchConfig, go: Go, tmp_path: Path) -> None:

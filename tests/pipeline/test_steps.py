@@ -173,9 +173,7 @@ def test_fewer_gpus_than_asked_for_are_told(home: Path, copied: Run, monkeypatch
         assert [f"{here} are here" in note for note in notes] == ([True] if here < 4 else [])
 
 
-def test_a_failed_full_training_is_no_trial(
-    home: Path, copied: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_full_training_is_no_trial(home: Path, copied: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     trainer = trainer_of(home, model_desc_file="total_list_s.csv")
     monkeypatch.setattr(full_training, "evaluator", fake(None, asked))
