@@ -40,8 +40,8 @@ def search(
     repeated. The parallel phase starts from the best serial trial, or from the configured start where nothing
     was searched.
 
-    The weights of the best `keep` networks stay, beside those that the search may go on from. A space in which
-    nothing new fits ends the phase with a note. Raises RunError.
+    The weights of the best `keep` networks stay, beside those that the search may go on from. A space in
+    which nothing new fits ends the phase with a note. Raises RunError.
     """
     journal = Journal(run.folder / JOURNAL, run.header())
     searcher, max_sample = _searcher(run, phase, journal.trials, note)
