@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from spnas_hw.errors import RunError
 from spnas_hw.search.journal import write_csv
@@ -33,6 +33,7 @@ class Remeasured:
         return {"mAP" if name == "mean_ap" else name: value for name, value in asdict(self).items()}
 
 
+NUMBERS = tuple(field.name for field in fields(Remeasured) if field.type == "float")
 COLUMNS = tuple("mAP" if field.name == "mean_ap" else field.name for field in fields(Remeasured))
 
 
@@ -56,5 +57,5 @@ def write_remeasured(folder: Path, found: Iterable[Remeasured]) -> None:
 def _remeasured(row: dict[str, str]) -> Remeasured:
     if row["status"] not in get_args(Status):
         raise ValueError(f"status {row['status']!r}")
-    numbers = [float(row[name]) for name in COLUMNS[1:-1]]
-    return Remeasured(row["arch"], *numbers, row["status"])  # type: ignore[arg-type]
+    numbers = {name: float(row["mAP" if name == "mean_ap" else name]) for name in NUMBERS}
+    return Remeasured(arch=row["arch"], status=cast(Status, row["status"]), **numbers)
