@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -15,7 +18,7 @@ import pytest
 import yaml
 from doubles import Installed, install
 
-from spnas_hw.export.bundle import program
+from spnas_hw.export.bundle import programs
 from spnas_hw.pipeline.evaluation import is_bundle
 
 from .command import refused, spnas_hw, succeeded
@@ -77,19 +80,47 @@ def test_the_program_of_a_bundle_finds_what_was_expected(home: Path, tmp_path: P
     assert (tmp_path / f"{picture.stem}_detections.ppm").exists()
 
 
+@pytest.mark.parametrize(
+    ("runtime", "version"), [("tensorrt", "8.6"), ("tensorrt", "11.4"), ("tensorrt-rtx", None)]
+)
+def test_the_program_runs_the_engine(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, version: str | None
+) -> None:
+    install(monkeypatch, runtime, version)
+    out = f"engine-{runtime}-{version}"
+    _, about = exported(home, "--out", out, "--runtime", runtime, "--images", "2")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(home / out))
+    monkeypatch.delitem(sys.modules, "engine_session", raising=False)
+
+    def lines(*words: str) -> list[str]:
+        monkeypatch.setattr(sys, "argv", ["infer.py", *words])
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            runpy.run_path(str(home / out / "infer.py"), run_name="__main__")
+        return [line for line in printed.getvalue().splitlines() if "beside the point" not in line]
+
+    assert lines("--engine") == lines() and len(lines()) == len(about["sample"]["labels"]) > 0
+    for name, words in (("model.engine", ["--engine"]), ("model.onnx", [])):
+        with open(home / out / name, "ab") as file:
+            file.write(b"x")
+        with pytest.raises(SystemExit, match=f"{name} is not the file that was exported"):
+            lines(*words)
+
+
 def test_the_program_resizes_as_training_did(tmp_path: Path) -> None:
     """To a grey level: OpenCV rounds in fixed point."""
     import cv2
 
     (tmp_path / "metadata.json").write_text("{}")
     names: dict[str, Any] = {"__file__": str(tmp_path / "infer.py"), "__name__": "infer"}
-    exec(compile(program(), "infer.py", "exec"), names)
+    program = programs(engine=False)["infer.py"]
+    exec(compile(program, "infer.py", "exec"), names)
     picture = np.random.default_rng(0).integers(0, 256, (37, 90, 3), dtype=np.uint8)
     for height, width in ((64, 128), (20, 31), (37, 90)):
         ours = names["resized"](picture, height, width)
         theirs = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
         assert np.abs(ours - theirs).max() <= 1
-    assert len(program().splitlines()) <= 80
+    assert len(program.splitlines()) <= 80
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])

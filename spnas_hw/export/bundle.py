@@ -88,9 +88,10 @@ def read_file(folder: Path, name: str) -> bytes:
     return _checked(folder, name, expected)
 
 
-def program() -> bytes:
-    """`infer.py`, which runs a bundle and needs nothing of this package."""
-    return Path(__file__).with_name("infer.py").read_bytes()
+def programs(engine: bool) -> dict[str, bytes]:
+    """What runs a bundle and needs nothing of this package: `infer.py`, and with an engine what runs that."""
+    names = ["infer.py", *["engine_session.py"] * engine]
+    return {name: Path(__file__).with_name(name).read_bytes() for name in names}
 
 
 def _checked(folder: Path, name: str, expected: str) -> bytes:

@@ -17,7 +17,7 @@ from profilers.whole import ModelLatency
 from spnas_hw import __version__
 from spnas_hw.cost.constraints import Budget
 from spnas_hw.errors import InvalidConfig, RunError
-from spnas_hw.export.bundle import program, write_bundle
+from spnas_hw.export.bundle import programs, write_bundle
 from spnas_hw.export.engine import engine_from_onnx
 from spnas_hw.pipeline import benchmark
 from spnas_hw.pipeline.agreement import Agreement, Sample, compare
@@ -170,8 +170,9 @@ def export_run(
         "engine": built,
         "sample": _expected(sample),
     }
-    files = {ONNX: exported.SerializeToString(), "sample.ppm": ppm(sample.picture), "infer.py": program()}
-    write_bundle(folder, files if plan is None else {**files, ENGINE: plan}, metadata)
+    files = {ONNX: exported.SerializeToString(), "sample.ppm": ppm(sample.picture)}
+    files |= programs(engine=plan is not None) | ({} if plan is None else {ENGINE: plan})
+    write_bundle(folder, files, metadata)
     told = built and f"{built['runtime']} {built['runtime_version']}, {built['compute_capability']}"
     return Exported(folder, trial.code, precision, trial.latency_ms, measured, agreements, told, note, target)
 

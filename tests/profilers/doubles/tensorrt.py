@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+import onnx
+
 from .build import (
     Builder,
     BuilderConfig,
@@ -57,6 +59,16 @@ class Faults:
 
 class ILogger:
     Severity = enum.Enum("Severity", ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"])
+
+
+class Logger(ILogger):
+    WARNING = ILogger.Severity.WARNING
+
+    def __init__(self, min_severity: Any) -> None:
+        """Prints."""
+
+    def log(self, severity: Any, msg: str) -> None:
+        print(severity.name, msg)
 
 
 class IOutputAllocator:
@@ -116,7 +128,8 @@ def base(name: str, version: str, gpu: Gpu) -> Any:
     trt: Any = ModuleType(name)
     trt.__version__ = version
     trt.double = double = Double(gpu, int(version.split(".")[0]))
-    trt.ILogger, trt.IOutputAllocator = ILogger, IOutputAllocator
+    trt.ILogger, trt.Logger, trt.IOutputAllocator = ILogger, Logger, IOutputAllocator
+    trt.nptype = lambda kind: onnx.helper.tensor_dtype_to_np_dtype(ELEMENT_TYPES[kind.name])
     trt.IBuilderConfig, trt.IExecutionContext = BuilderConfig, Context
     trt.ProfilingVerbosity = enum.Enum("ProfilingVerbosity", ["LAYER_NAMES_ONLY", "DETAILED"])
     trt.LayerInformationFormat = enum.Enum("LayerInformationFormat", ["ONELINE", "JSON"])
