@@ -200,7 +200,7 @@ def test_over_its_budget_a_bundle_says_so_again(home: Path) -> None:
         (("--runtime", "onnxruntime", "--version-compatible"), "not 'version_compatible'"),
         (("--baseline",), "no trained baseline"),
         (("--baseline", "--fully-trained"), "exclude each other"),
-        (("--out", "mini.yml"), "could not be written"),
+        (("--out", "mini.yml"), "mini.yml is a file"),
         (("--out", "data"), "holds something that is no bundle"),
     ],
 )

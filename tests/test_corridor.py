@@ -163,7 +163,8 @@ def test_export_measures_and_verifies(searched: Path) -> None:
     found = json.loads(output.splitlines()[-1])
     bundle = searched / found["bundle"]
     metadata = json.loads((bundle / "metadata.json").read_text())
-    assert sorted(metadata["files"]) == ["infer.py", "model.engine", "model.onnx", "sample.ppm"]
+    files = ["engine_session.py", "infer.py", "model.engine", "model.onnx", "sample.ppm"]
+    assert sorted(metadata["files"]) == files
     assert metadata["engine"]["compute_capability"] == "8.9"
     assert metadata["latency"]["clock"]["median_ms"] == found["measured_latency_ms"] > 0
     assert metadata["latency"]["note"] is None

@@ -170,6 +170,11 @@ def compute_capabilities() -> tuple[str, ...]:
     return tuple(sorted(_capability_members(_tensorrt_rtx()), key=float))
 
 
+def require_compute_capability(compute_capability: str) -> None:
+    """Raises BackendUnavailable: the package is missing, or does not build for that compute capability."""
+    _capability_member(_tensorrt_rtx(), compute_capability)
+
+
 def runtime_version() -> str:
     """The version of the installed TensorRT-RTX; an engine runs with exactly that version.
 
@@ -224,17 +229,12 @@ def _built(
     workspace_bytes: int | None,
     verbosity: Any,
 ) -> bytes:
-    members = _capability_members(trt)
-    if compute_capability not in members:
-        raise BackendUnavailable(
-            f"TensorRT-RTX {trt.__version__} does not build for compute capability {compute_capability!r}: "
-            f"it builds for {', '.join(sorted(members, key=float))}"
-        )
+    member = _capability_member(trt, compute_capability)
     build = EngineBuild(trt, model, [trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED])
     config = build.config
     config.num_compute_capabilities = 1
     # Refused, it would build for the GPU of this machine without a word.
-    if not config.set_compute_capability(members[compute_capability], 0):
+    if not config.set_compute_capability(member, 0):
         raise BackendUnavailable(f"TensorRT-RTX refuses compute capability {compute_capability}")
     config.clear_flag(trt.BuilderFlag.TF32)  # set by default
     for flag in flags:
@@ -274,6 +274,16 @@ def _tensorrt_rtx() -> ModuleType:
     except ImportError as error:
         raise BackendUnavailable(f"TensorRT-RTX is missing ({error}): {INSTALL}") from error
     return tensorrt_rtx  # type: ignore[no-any-return]
+
+
+def _capability_member(trt: Any, compute_capability: str) -> Any:
+    members = _capability_members(trt)
+    if compute_capability not in members:
+        raise BackendUnavailable(
+            f"TensorRT-RTX {trt.__version__} does not build for compute capability {compute_capability!r}: "
+            f"it builds for {', '.join(sorted(members, key=float))}"
+        )
+    return members[compute_capability]
 
 
 def _capability_members(trt: Any) -> dict[str, Any]:

@@ -27,12 +27,11 @@ def write_bundle(folder: Path, files: Mapping[str, bytes], metadata: Mapping[str
     Raises:
         ExportError: `folder` holds something else, or the disk refused; nothing half-written stays.
     """
+    require_free(folder)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     document = {"format": FORMAT, **metadata, "files": hashes}
     partial: Path | None = None
     try:
-        if folder.exists() and any(folder.iterdir()) and not (folder / METADATA).exists():
-            raise ExportError(f"{folder} holds something that is no bundle: choose another folder")
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         for name, content in files.items():
@@ -56,6 +55,14 @@ def write_bundle(folder: Path, files: Mapping[str, bytes], metadata: Mapping[str
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_free(folder: Path) -> None:
+    """Raises ExportError: what is there is no bundle, and would be lost."""
+    if folder.exists() and not folder.is_dir():
+        raise ExportError(f"{folder} is a file: choose another folder")
+    if folder.exists() and any(folder.iterdir()) and not (folder / METADATA).exists():
+        raise ExportError(f"{folder} holds something that is no bundle: choose another folder")
 
 
 def read_bundle(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from spnas_hw.cost.workload import Size
 from spnas_hw.errors import InvalidConfig, RunError
 from spnas_hw.export.bundle import METADATA, read_bundle
 from spnas_hw.pipeline.benchmark import bundle_session, exported_detections
-from spnas_hw.pipeline.export import weights_of
+from spnas_hw.pipeline.shipped import weights_of
 from spnas_hw.run import JOURNAL, Run
 from spnas_hw.space.codec import decode
 

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from profilers.backends import Backend, EngineBackend, Facts, Model, Session, backend_by_name
+from profilers.backends.rtx import require_compute_capability
 from profilers.whole import ModelLatency
 from spnas_hw import __version__
 from spnas_hw.cost.constraints import Budget
-from spnas_hw.errors import InvalidConfig, RunError
-from spnas_hw.export.bundle import programs, write_bundle
+from spnas_hw.errors import InvalidConfig
+from spnas_hw.export.bundle import programs, require_free, write_bundle
 from spnas_hw.export.engine import engine_from_onnx
 from spnas_hw.pipeline import benchmark
 from spnas_hw.pipeline.agreement import Agreement, Sample, compare
 from spnas_hw.pipeline.benchmark import ENGINE, ONNX, exported_detections, measure_at_table_speed
-from spnas_hw.run import FULL_TRAINING, Run
+from spnas_hw.pipeline.shipped import Precision, shipped, weights_of
+from spnas_hw.run import Run
 from spnas_hw.search.journal import Trial
 from spnas_hw.space.codec import decode
 
-Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 CPU = "onnxruntime"
 
 
@@ -87,22 +87,6 @@ class Exported:
         )
 
 
-def weights_of(run: Run, baseline: bool, fully_trained: bool) -> tuple[Trial, Path]:
-    """The winner of a run, its trained baseline, or the network that was trained fully, and the folder of its
-    weights. Raises RunError: there is none."""
-    if baseline and fully_trained:
-        raise InvalidConfig("--baseline and --fully-trained exclude each other")
-    home, trial = run.folder / "trials", run.winner() if not (baseline or fully_trained) else None
-    if baseline:
-        home, trial = run.folder / "baseline", run.baseline()
-    elif fully_trained:
-        home, trial = run.folder / FULL_TRAINING, run.fully_trained()
-    if trial is None:
-        how = "no trained baseline: search with --baseline" if baseline else "no fully trained network"
-        raise RunError(f"{run.folder} has {how}")
-    return trial, home / f"{trial.trial_id:04d}"
-
-
 def export_run(
     run: Run,
     request: Request,
@@ -117,40 +101,24 @@ def export_run(
     trial, weights = weights_of(run, request.baseline, request.fully_trained)
     home = weights.parent if request.baseline or request.fully_trained else run.folder
     folder = request.out or home / "bundle"
+    backend = request.backend or benchmark.backend_of(run)
+    _check(folder, backend, request.compute_capability)
     precision = request.precision or run.precision
     exported = shipped(run, trial, weights, precision, request.calibration_images)
-    with ExitStack() as stack:
-        backend = stack.enter_context(request.backend or benchmark.backend_of(run))
+    with backend:
+        facts = backend.describe()
         plan = backend.plan(exported) if isinstance(backend, EngineBackend) else None
         load = _loader(backend, plan)
-        session = load(exported)
-        runtimes = {backend.name: _detector(session)}
-        if backend.name != CPU:
-            cpu = stack.enter_context(backend_by_name(CPU))
-            runtimes = {CPU: _detector(cpu.load(exported)), **runtimes}
-        config = run.config
-        agreements, sample = compare(
-            _trained(run, trial, weights),
-            runtimes,
-            config.dataset,
-            config.detector.classes,
-            config.size,
-            request.images,
-            progress,
-        )
+        agreements, sample = _compared(run, trial, weights, exported, backend, load, request.images, progress)
         if precision == "fp32":
             for name, agreement in agreements.items():
                 agreement.require_equal(name)
-        session.close()
-        facts = backend.describe()
         note = benchmark.not_comparable(run, facts, precision)
         about = run.provenance
         reference_ms = None if note or about is None else about.reference_ms
         measured = measure_at_table_speed(backend, exported, reference_ms, load=load)
     built = None if plan is None else _built_here(backend, facts, precision)
     if request.compute_capability is not None:
-        if plan is not None:
-            raise InvalidConfig(f"--compute-capability is for engines built ahead; {backend.name} built one")
         engine = engine_from_onnx(exported, request.compute_capability, precision)
         plan, built = engine.content, {k: v for k, v in asdict(engine).items() if k != "content"}
     target = about is None or all(facts[name] == getattr(about, name) for name in benchmark.TARGET)
@@ -177,28 +145,42 @@ def export_run(
     return Exported(folder, trial.code, precision, trial.latency_ms, measured, agreements, told, note, target)
 
 
-def shipped(
-    run: Run, trial: Trial, weights: Path, precision: str, calibration_images: int = 128
-) -> onnx.ModelProto:
-    """The whole detector of a trial, its weights from the folder `weights`. Raises RunError, ExportError."""
-    from spnas_hw.detection.inference import load_detector
-    from spnas_hw.export.detector import detector_onnx
-
-    model = load_detector(weights, decode(trial.code), run.config.detector)
-    exported = detector_onnx(model, run.config.detector, run.config.size)
-    return in_precision(exported, precision, _calibration(run, calibration_images))
+def _check(folder: Path, backend: Backend, compute_capability: str | None) -> None:
+    """Refuses at once what would fail in the end."""
+    require_free(folder)
+    if compute_capability is not None:
+        if isinstance(backend, EngineBackend):
+            raise InvalidConfig(f"--compute-capability is for engines built ahead; {backend.name} builds one")
+        require_compute_capability(compute_capability)
 
 
-def in_precision(
-    model: onnx.ModelProto, precision: str, images: Callable[[], Iterator[NDArray[np.float32]]]
-) -> onnx.ModelProto:
-    """A FLOAT32 detector with its precision written into the graph; `images` are asked for by INT8 alone."""
-    from profilers.half import half_precision
-    from spnas_hw.export.quantization import quantized
-
-    if precision == "int8":
-        return quantized(model, images())
-    return half_precision(model) if precision == "fp16" else model
+def _compared(
+    run: Run,
+    trial: Trial,
+    weights: Path,
+    exported: onnx.ModelProto,
+    backend: Backend,
+    load: Callable[[Model], Session],
+    images: int | None,
+    progress: Callable[[float, int], None],
+) -> tuple[dict[str, Agreement], Sample]:
+    """What is shipped beside PyTorch, in an entered backend and in ONNX Runtime on the CPU."""
+    config = run.config
+    with ExitStack() as stack:
+        session = stack.enter_context(closing(load(exported)))
+        runtimes = {backend.name: _detector(session)}
+        if backend.name != CPU:
+            cpu = stack.enter_context(backend_by_name(CPU))
+            runtimes = {CPU: _detector(cpu.load(exported)), **runtimes}
+        return compare(
+            _trained(run, trial, weights),
+            runtimes,
+            config.dataset,
+            config.detector.classes,
+            config.size,
+            images,
+            progress,
+        )
 
 
 def ppm(picture: NDArray[np.uint8]) -> bytes:
@@ -213,20 +195,6 @@ def _trained(run: Run, trial: Trial, weights: Path) -> Callable[[NDArray[np.floa
 
     model = load_detector(weights, decode(trial.code), run.config.detector)
     return lambda image: detect(model, image)
-
-
-def _calibration(run: Run, count: int) -> Callable[[], Iterator[NDArray[np.float32]]]:
-    """Training images, evenly spread over the split."""
-
-    def images() -> Iterator[NDArray[np.float32]]:
-        from spnas_hw.detection.datasets import image_paths
-        from spnas_hw.detection.inference import preprocess
-
-        paths = image_paths(run.config.dataset, "train")
-        for place in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int):
-            yield preprocess(paths[place], run.config.size)
-
-    return images
 
 
 def _loader(backend: Backend, plan: bytes | None) -> Callable[[Model], Session]:

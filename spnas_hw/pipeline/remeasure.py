@@ -7,7 +7,7 @@ from collections.abc import Callable
 from profilers.whole import ModelLatency
 from spnas_hw.errors import InvalidConfig, OverBudget
 from spnas_hw.pipeline.benchmark import backend_of, measure_at_table_speed, not_comparable
-from spnas_hw.pipeline.export import shipped
+from spnas_hw.pipeline.shipped import shipped
 from spnas_hw.run import WEIGHTS, Run
 from spnas_hw.search.journal import Trial, best_of_each
 from spnas_hw.search.remeasured import Remeasured, read_remeasured, write_remeasured
