@@ -126,6 +126,9 @@ def export(
     images: Annotated[
         int, typer.Option(min=0, help="Validation images to compare with PyTorch; 0: all of them.")
     ] = 200,
+    sample: Annotated[
+        Path | None, typer.Option(help="Picture to ship as the sample. Default: a validation image.")
+    ] = None,
     calibration_images: Annotated[
         int, typer.Option(min=1, help="Training images that INT8 finds its ranges with.")
     ] = 128,
@@ -145,6 +148,7 @@ def export(
         precision=None if precision is None else precision.value,
         compute_capability=compute_capability,
         images=images or None,
+        sample=sample,
         calibration_images=calibration_images,
     )
     with console.bar(console.stderr, "comparing with PyTorch", "images") as progress:

@@ -18,12 +18,14 @@ import pytest
 import yaml
 from doubles import Installed, install
 
+from spnas_hw.detection.inference import load_image
 from spnas_hw.export.bundle import programs
 from spnas_hw.pipeline.evaluation import is_bundle
 
 from .command import refused, spnas_hw, succeeded
 from .test_corridor import MINIATURE
 
+pytestmark = pytest.mark.usefixtures("traced_once")
 LONGER = {**MINIATURE["schedule"], "start_iterations": 120, "start_learning_rate": 0.004}
 
 
@@ -78,6 +80,10 @@ def test_the_program_of_a_bundle_finds_what_was_expected(home: Path, tmp_path: P
     picture = next((home / "data").rglob("*.png"))  # needs Pillow, which matplotlib brings
     subprocess.run([*program, str(picture)], cwd=tmp_path, capture_output=True, check=True)
     assert (tmp_path / f"{picture.stem}_detections.ppm").exists()
+
+    exported(home, "--out", "own", "--images", "2", "--sample", str(picture))
+    own = np.frombuffer((home / "own/sample.ppm").read_bytes()[-64 * 128 * 3 :], np.uint8)
+    assert (own.reshape(64, 128, 3) == load_image(picture)[:, :, ::-1]).all()
 
 
 @pytest.mark.parametrize(
@@ -200,6 +206,7 @@ def test_over_its_budget_a_bundle_says_so_again(home: Path) -> None:
         (("--runtime", "onnxruntime", "--version-compatible"), "not 'version_compatible'"),
         (("--baseline",), "no trained baseline"),
         (("--baseline", "--fully-trained"), "exclude each other"),
+        (("--sample", "mini.yml"), "mini.yml is no readable image"),
         (("--out", "mini.yml"), "mini.yml is a file"),
         (("--out", "data"), "holds something that is no bundle"),
     ],

@@ -23,6 +23,7 @@ from spnas_hw.search.remeasured import read_remeasured, write_remeasured
 
 from .command import refused, succeeded
 
+pytestmark = pytest.mark.usefixtures("traced_once")
 MINIATURE = {
     "space": {"blocks": ["b"], "base_channels": 4, "stages": [2, 2], "depth": [3, 6], "doublings": [1, 1]},
     "detector": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,6 +120,14 @@ def compare(
     return {
         name: Agreement(exact[name].parity(), close[name].parity(), told[name], told[""]) for name in runtimes
     }, sample
+
+
+def sample_of(path: Path, detect: Detect, size: Size) -> Sample:
+    """A picture of one's own. Raises DataError."""
+    from spnas_hw.detection.inference import load_image, normalised, scaled
+
+    picture = scaled(load_image(path), size)
+    return Sample(picture, detect(normalised(picture)))
 
 
 def _told(metrics: Mapping[str, Metrics]) -> dict[str, dict[str, float | None]]:

@@ -21,7 +21,7 @@ from spnas_hw.errors import InvalidConfig
 from spnas_hw.export.bundle import programs, require_free, write_bundle
 from spnas_hw.export.engine import engine_from_onnx
 from spnas_hw.pipeline import benchmark
-from spnas_hw.pipeline.agreement import Agreement, Sample, compare
+from spnas_hw.pipeline.agreement import Agreement, Sample, compare, sample_of
 from spnas_hw.pipeline.benchmark import ENGINE, ONNX, exported_detections, measure_at_table_speed
 from spnas_hw.pipeline.shipped import Precision, shipped, weights_of
 from spnas_hw.run import Run
@@ -42,6 +42,7 @@ class Request:
         precision: None: the table's.
         compute_capability: of a TensorRT-RTX engine that is built ahead of time, e.g. "8.9".
         images: validation images that are compared with PyTorch; None: all.
+        sample: picture to ship in place of a validation image, which the licence of the data may forbid.
         calibration_images: training images that INT8 finds its ranges with.
     """
 
@@ -52,6 +53,7 @@ class Request:
     precision: Precision | None = None
     compute_capability: str | None = None
     images: int | None = 200
+    sample: Path | None = None
     calibration_images: int = 128
 
 
@@ -102,14 +104,14 @@ def export_run(
     home = weights.parent if request.baseline or request.fully_trained else run.folder
     folder = request.out or home / "bundle"
     backend = request.backend or benchmark.backend_of(run)
-    _check(folder, backend, request.compute_capability)
+    _check(folder, backend, request)
     precision = request.precision or run.precision
     exported = shipped(run, trial, weights, precision, request.calibration_images)
     with backend:
         facts = backend.describe()
         plan = backend.plan(exported) if isinstance(backend, EngineBackend) else None
         load = _loader(backend, plan)
-        agreements, sample = _compared(run, trial, weights, exported, backend, load, request.images, progress)
+        agreements, sample = _compared(run, trial, weights, exported, backend, load, request, progress)
         if precision == "fp32":
             for name, agreement in agreements.items():
                 agreement.require_equal(name)
@@ -145,13 +147,17 @@ def export_run(
     return Exported(folder, trial.code, precision, trial.latency_ms, measured, agreements, told, note, target)
 
 
-def _check(folder: Path, backend: Backend, compute_capability: str | None) -> None:
+def _check(folder: Path, backend: Backend, request: Request) -> None:
     """Refuses at once what would fail in the end."""
+    from spnas_hw.detection.inference import load_image
+
     require_free(folder)
-    if compute_capability is not None:
+    if request.sample is not None:
+        load_image(request.sample)
+    if request.compute_capability is not None:
         if isinstance(backend, EngineBackend):
             raise InvalidConfig(f"--compute-capability is for engines built ahead; {backend.name} builds one")
-        require_compute_capability(compute_capability)
+        require_compute_capability(request.compute_capability)
 
 
 def _compared(
@@ -161,7 +167,7 @@ def _compared(
     exported: onnx.ModelProto,
     backend: Backend,
     load: Callable[[Model], Session],
-    images: int | None,
+    request: Request,
     progress: Callable[[float, int], None],
 ) -> tuple[dict[str, Agreement], Sample]:
     """What is shipped beside PyTorch, in an entered backend and in ONNX Runtime on the CPU."""
@@ -172,15 +178,18 @@ def _compared(
         if backend.name != CPU:
             cpu = stack.enter_context(backend_by_name(CPU))
             runtimes = {CPU: _detector(cpu.load(exported)), **runtimes}
-        return compare(
+        agreements, sample = compare(
             _trained(run, trial, weights),
             runtimes,
             config.dataset,
             config.detector.classes,
             config.size,
-            images,
+            request.images,
             progress,
         )
+        if request.sample is not None:
+            sample = sample_of(request.sample, runtimes[backend.name], config.size)
+        return agreements, sample
 
 
 def ppm(picture: NDArray[np.uint8]) -> bytes:

@@ -221,8 +221,11 @@ def test_what_torch_cannot_export_is_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["faster_rcnn", "cascade_rcnn", "retinanet"])
-@pytest.mark.parametrize(("classes", "candidates"), [(1, 20), (80, 20), (80, 1600)])
+@pytest.mark.parametrize(
+    ("classes", "candidates", "kind"),
+    [(n, 20 * n, kind) for n in (1, 80) for kind in ("faster_rcnn", "cascade_rcnn", "retinanet")]
+    + [(80, 20, "faster_rcnn")],
+)
 def test_any_number_of_classes(classes: int, candidates: int, kind: DetectorType) -> None:
     own = {"head_convs": 1} if kind == "retinanet" else {"proposals": 20, "roi_channels": 16}
     detector = Detector(

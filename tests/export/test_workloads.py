@@ -61,7 +61,6 @@ TYPES = [
     ("faster_rcnn", "fp16"),
     ("cascade_rcnn", "fp32"),
     ("retinanet", "fp32"),
-    ("retinanet", "fp16"),
 ]
 
 
