@@ -231,6 +231,8 @@ def test_the_best_are_measured_whole_before_the_winner_is_declared(searched: Pat
     for row in rows:
         assert 0 < float(row["measured_latency_ms"]) <= float(row["measured_p99_ms"])
         assert float(row["predicted_latency_ms"]) > 0
+    reported = json.loads(succeeded(searched, "report", folder, "--json"))["rows"][-1]
+    assert reported["measured_latency_ms"] == float(rows[0]["measured_latency_ms"])
     shown = succeeded(searched, *search, "--remeasure", "1")
     assert f"winner {rows[0]['arch']}" in shown
     assert len((searched / folder / "remeasured.csv").read_text().splitlines()) == 3

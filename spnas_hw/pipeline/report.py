@@ -8,6 +8,7 @@ from typing import Any
 from spnas_hw.export.bundle import read_bundle
 from spnas_hw.run import Run
 from spnas_hw.search.journal import Trial
+from spnas_hw.search.remeasured import read_remeasured
 
 
 def report(run: Run) -> tuple[Path, list[dict[str, Any]]]:
@@ -46,23 +47,31 @@ def report(run: Run) -> tuple[Path, list[dict[str, Any]]]:
 
 
 def _row(run: Run, name: str, trial: Trial, bundle: Path) -> dict[str, Any]:
-    metadata = read_bundle(bundle) if bundle.exists() else None
-    # A search that went on may have another winner than the one that was exported.
-    same = metadata is not None and (metadata["code"], metadata["iterations"]) == (
-        trial.code,
-        trial.iterations,
-    )
-    measured = metadata["latency"] if metadata is not None and same else None
+    measured_ms, drift = _measured(run, trial, bundle)
     return {
         "name": name,
         "code": trial.code,
         "mAP": trial.mean_ap,
         "AP50": trial.metrics.get("AP50"),
         "predicted_latency_ms": trial.latency_ms,
-        "measured_latency_ms": None if measured is None else measured["clock"]["median_ms"],
-        "drift": None if measured is None else measured["drift"],
+        "measured_latency_ms": measured_ms,
+        "drift": drift,
         "budget_latency_ms": run.budget.latency_ms,
         "macs": trial.macs,
         "params": trial.params,
         "iterations": trial.iterations,
     }
+
+
+def _measured(run: Run, trial: Trial, bundle: Path) -> tuple[float | None, float | None]:
+    """Latency in ms of the trial's whole detector and the device's drift, where it was measured on what the
+    budget is for: of its bundle, or as one of the best."""
+    if bundle.exists():
+        about = read_bundle(bundle)
+        latency = about["latency"]
+        # A search that went on may have another winner than the one that was exported.
+        wanted = (trial.code, trial.iterations, run.precision)
+        if (about["code"], about["iterations"], about["precision"]) == wanted and latency["on_target"]:
+            return latency["clock"]["median_ms"], latency["drift"]
+    found = read_remeasured(run.folder).get(trial.code)
+    return (None, None) if found is None else (found.measured_latency_ms, found.drift)
