@@ -67,7 +67,7 @@ def resumable(how: str) -> Iterator[None]:
 
 
 def _progress(console: Console, unit: str) -> Progress:
-    """It goes when it is done; where nobody watches, it is never there."""
+    """It goes when it is done; in a pipe or a file it is never there."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -78,6 +78,7 @@ def _progress(console: Console, unit: str) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 
@@ -195,11 +196,10 @@ def exported_summary(exported: Exported, budget: Budget) -> str:
         latency.append(f"{exported.predicted_latency_ms:.3f} predicted")
     if budget.latency_ms is not None:
         latency.append(f"budget {budget.latency_ms:g}")
-    if exported.note is None:
-        latency.append(f"({exported.measured.latency_ms:.3f} at the speed of the table)")
+    table = "" if exported.note else f" ({exported.measured.latency_ms:.3f} at the speed of the table)"
     lines = [
         f"{exported.folder}: {exported.code} in {exported.precision}",
-        "  latency    " + ", ".join(latency),
+        "  latency    " + ", ".join(latency) + table,
     ]
     for name, one in exported.agreements.items():
         lines += [f"  agreement  {line}" for line in _agreement(name, one, exported.precision)]
