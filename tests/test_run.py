@@ -134,9 +134,16 @@ def test_a_report_never_lends_a_measurement_to_another_network(make) -> None:
     journal_of(run, first)
     from spnas_hw.export.bundle import write_bundle
 
-    metadata = {"code": first.code, "iterations": 10, "latency": {"clock": {"median_ms": 9.0}, "drift": 1.0}}
+    latency = {"clock": {"median_ms": 9.0}, "drift": 1.0, "on_target": True}
+    metadata = {"code": first.code, "iterations": 10, "precision": "fp32", "latency": latency}
+    for changed, measured_ms in (
+        ({}, 9.0),
+        ({"precision": "int8"}, None),
+        ({"latency": {**latency, "on_target": False}}, None),
+    ):
+        write_bundle(run.folder / "bundle", {}, {**metadata, **changed})
+        assert report(run)[1][-1]["measured_latency_ms"] == measured_ms
     write_bundle(run.folder / "bundle", {}, metadata)
-    assert report(run)[1][-1]["measured_latency_ms"] == 9.0
     journal_of(run, trial(1, "b16_111-21-21-21_0-0-0-0", 0.2, iterations=20))
     (row,) = report(run)[1]
     assert row["code"] == encode(decode("b16_111-21-21-21")) and row["measured_latency_ms"] is None
