@@ -110,7 +110,7 @@ def search(
     if remeasure is not None:
         with console.bar(console.stderr, "measuring the best whole", "detectors") as progress:
             measured = remeasure_step.remeasure(this, remeasure, progress)
-        console.stderr.print(console.remeasured_table(measured))
+        console.stderr.print(console.remeasured_lines(measured), highlight=False)
     if baseline:
         resumable = console.resumable("the same command with --resume")
         with resumable, console.trials(console.stderr, None) as (bar, show):

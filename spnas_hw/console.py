@@ -122,16 +122,13 @@ def winner_line(winner: Trial, what: str = "winner") -> str:
     return f"{what} {winner.code}  mAP {winner.mean_ap:.4f}{latency}"
 
 
-def remeasured_table(rows: Sequence[Remeasured]) -> Table:
-    """Predicted beside measured."""
-    table = Table(box=SIMPLE_HEAD)
-    for name in ("arch", "mAP", "predicted ms", "measured ms", "p99 ms", "device slower", ""):
-        table.add_column(name, justify="left" if name in ("arch", "") else "right", no_wrap=True)
-    for row in rows:
-        latencies = (row.predicted_latency_ms, row.measured_latency_ms, row.measured_p99_ms)
-        told = (f"{row.mean_ap:.4f}", *(f"{ms:.3f}" for ms in latencies), f"{row.drift - 1:+.1%}")
-        table.add_row(row.arch, *told, row.status)
-    return table
+def remeasured_lines(rows: Sequence[Remeasured]) -> str:
+    """Predicted beside measured, a line for each network."""
+    return "\n".join(
+        f"{row.arch}  mAP {row.mean_ap:.4f}  {row.predicted_latency_ms:.3f} ms predicted, "
+        f"{row.measured_latency_ms:.3f} measured, p99 {row.measured_p99_ms:.3f}: {row.status}"
+        for row in rows
+    )
 
 
 def table_summary(table: LatencyTable, folder: Path) -> str:

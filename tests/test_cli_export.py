@@ -109,7 +109,7 @@ def test_the_program_runs_the_engine(
     for name, words in (("model.engine", ["--engine"]), ("model.onnx", [])):
         with open(home / out / name, "ab") as file:
             file.write(b"x")
-        with pytest.raises(SystemExit, match=f"{name} is not the file that was exported"):
+        with pytest.raises(SystemExit, match=f"{name} is missing, or not the file"):
             lines(*words)
 
 

@@ -30,7 +30,11 @@ def load_detector(trial_folder: Path, architecture: Architecture, detector: Dete
 
 def load_image(path: Path) -> NDArray[np.uint8]:
     """[H, W, 3], BGR. Raises DataError."""
-    image = cv2.imread(str(path))
+    try:
+        content = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     if image is None:
         raise DataError(f"{path} is no readable image")
     return np.asarray(image)

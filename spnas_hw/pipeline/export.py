@@ -69,7 +69,7 @@ class Exported:
     agreements: dict[str, Agreement]  # by runtime, the one that was measured last
     engine: str | None
     note: str | None
-    on_target: bool  # measured on the device and runtime that the budget is for
+    on_target: bool  # measured on what the budget is for
 
     @property
     def latency_ms(self) -> float:
@@ -83,10 +83,9 @@ class Exported:
             return None
         predicted = self.predicted_latency_ms
         told = "" if predicted is None else f" (predicted {predicted:.3f} ms)"
-        return (
-            f"the exported detector measures {found:.3f} ms, above the budget of {limit:g} ms{told}: "
-            "search with more headroom"
-        )
+        advice = "" if self.note else ": search with more headroom"
+        over = f"{found:.3f} ms, above the budget of {limit:g} ms"
+        return f"the exported detector measures {over}{told}{advice}"
 
 
 def export_run(
