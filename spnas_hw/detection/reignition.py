@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 import spnas_hw.detection.framework  # noqa: F401  fills the registries
 from spnas_hw.detection.backbone import SPNet
 from spnas_hw.detection.detector import PIXEL_MEAN, PIXEL_STD
+from spnas_hw.detection.inference import load_image
 from spnas_hw.detection.runner import running
 from spnas_hw.errors import DataError
 from spnas_hw.schedule import Reignition
@@ -141,9 +142,7 @@ class ImageFolder(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         path, label = self.items[index]
-        image = cv2.imread(str(path))
-        if image is None:
-            raise DataError(f"{path} is no readable image")
+        image = load_image(path)
         image = _random_crop(image, self.size) if self.training else _centre_crop(image, self.size)
         normalised = (image[:, :, ::-1].astype(np.float32) - np.float32(PIXEL_MEAN)) / np.float32(PIXEL_STD)
         return {"image": torch.from_numpy(normalised.transpose(2, 0, 1).copy()), "label": label}
