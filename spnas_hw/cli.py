@@ -209,6 +209,7 @@ def _backend(
     version_compatible: bool,
 ) -> Backend | None:
     """What an export is asked to run on; None: what measured the run's table."""
+    from spnas_hw.pipeline.benchmark import gpu_of
     from spnas_hw.pipeline.profile import backend
 
     engines = {
@@ -219,8 +220,10 @@ def _backend(
         if any(engines.values()):
             raise InvalidConfig("--hardware and --version-compatible are of TensorRT: add --runtime tensorrt")
         return None
-    if runtime is not None and gpu is None and threads is None and run.provenance is not None:
-        threads = run.provenance.threads if runtime == run.provenance.runtime else None
+    table = run.provenance
+    if table is not None and runtime == table.runtime and gpu is None and threads is None:
+        threads = table.threads
+        gpu = gpu_of(run)
     return backend(runtime, gpu, threads, None, **engines)
 
 

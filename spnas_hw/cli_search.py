@@ -107,10 +107,13 @@ def search(
                 keep=remeasure or 1,
             )
     measured = []
+    if remeasure is None and (note := remeasure_step.unmeasured(this)):
+        console.stderr.print(note, highlight=False)
     if remeasure is not None:
         with console.bar(console.stderr, "measuring the best whole", "detectors") as progress:
             measured = remeasure_step.remeasure(this, remeasure, progress)
         console.stderr.print(console.remeasured_lines(measured), highlight=False)
+        remeasure_step.require_one(measured, latency_ms)
     if baseline:
         resumable = console.resumable("the same command with --resume")
         with resumable, console.trials(console.stderr, None) as (bar, show):

@@ -28,6 +28,7 @@ from spnas_hw.search.journal import Trial
 from spnas_hw.search.remeasured import Remeasured
 
 if TYPE_CHECKING:  # both wake libraries that few commands need
+    from profilers.whole import ModelLatency
     from spnas_hw.pipeline.agreement import Agreement
     from spnas_hw.pipeline.benchmark import Benchmarked
     from spnas_hw.pipeline.export import Exported
@@ -124,11 +125,13 @@ def winner_line(winner: Trial, what: str = "winner") -> str:
 
 def remeasured_lines(rows: Sequence[Remeasured]) -> str:
     """Predicted beside measured, a line for each network."""
-    return "\n".join(
-        f"{row.arch}  mAP {row.mean_ap:.4f}  {row.predicted_latency_ms:.3f} ms predicted, "
-        f"{row.measured_latency_ms:.3f} measured, p99 {row.measured_p99_ms:.3f}: {row.status}"
-        for row in rows
-    )
+    lines = []
+    for row in rows:
+        predicted = f"{row.arch}  mAP {row.mean_ap:.4f}  {row.predicted_latency_ms:.3f} ms predicted, "
+        found, p99 = row.measured_latency_ms, row.measured_p99_ms
+        measured = "" if found is None else f"{found:.3f} measured, p99 {p99:.3f}: "
+        lines.append(predicted + measured + row.status)
+    return "\n".join(lines)
 
 
 def table_summary(table: LatencyTable, folder: Path) -> str:
@@ -181,6 +184,8 @@ def exported_document(exported: Exported) -> dict[str, Any]:
         "measured_latency_ms": exported.latency_ms,
         "drift": exported.measured.drift,
         "note": exported.note,
+        "remark": exported.measured.note,
+        "throttled": exported.measured.throttled,
         "parity": {name: one.document() for name, one in exported.agreements.items()},
         "engine": exported.engine,
     }
@@ -201,9 +206,14 @@ def exported_summary(exported: Exported, budget: Budget) -> str:
     for name, one in exported.agreements.items():
         lines += [f"  agreement  {line}" for line in _agreement(name, one, exported.precision)]
     lines.append(f"  engine     {exported.engine or 'none (ask with --runtime or --compute-capability)'}")
-    if exported.note:
-        lines.append(f"  note       {exported.note}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_notes(exported.note, exported.measured)])
+
+
+def _notes(note: str | None, measured: ModelLatency) -> list[str]:
+    """What else there is to know of a measurement."""
+    throttled = f"{measured.throttled} runs were left out: the device was throttled"
+    found = (note, measured.note, throttled if measured.throttled else None)
+    return [f"  note       {text}" for text in found if text]
 
 
 def _agreement(runtime: str, found: Agreement, precision: str) -> list[str]:
@@ -232,9 +242,7 @@ def benchmark_summary(bundle: Path, found: Benchmarked) -> str:
         f"  exported   {found.exported_ms:.3f} ms"
         + ("" if found.budget_ms is None else f", budget {found.budget_ms:g}"),
     ]
-    if found.note:
-        lines.append(f"  note       {found.note}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_notes(found.note, found.measured)])
 
 
 def comparison(rows: list[dict[str, Any]]) -> Table:

@@ -184,7 +184,8 @@ class Run:
         return read_journal(self.folder / JOURNAL)[1]
 
     def winner(self) -> Trial:
-        """The validated trial of the best mAP that no measurement of the whole found above the budget.
+        """The validated trial of the best mAP; where the best were measured whole, the best of those that are
+        within the budget by the clock and still have their weights.
 
         Raises:
             RunError: there is none.
@@ -193,11 +194,19 @@ class Run:
         if not validated:
             other = ": what was trained in it takes --fully-trained" if self.fully_trained() else ""
             raise RunError(f"{self.folder} has no validated trial of a search{other}")
-        over = {code for code, found in read_remeasured(self.folder).items() if found.status != "ok"}
-        within = [trial for trial in validated if trial.code not in over]
-        if not within:
-            raise RunError(f"all of {self.folder} measures above its budget: search with more headroom")
-        return within[0]
+        if not (measured := read_remeasured(self.folder)):
+            return validated[0]
+        within = {code for code, found in measured.items() if found.status == "ok"}
+        for trial in validated:
+            if trial.code in within and self.has_weights(trial):
+                return trial
+        raise RunError(
+            f"nothing of {self.folder} that was measured whole is within its budget: search with --remeasure"
+        )
+
+    def has_weights(self, trial: Trial) -> bool:
+        """Whether what a trial of the search trained is still there."""
+        return (self.folder / "trials" / f"{trial.trial_id:04d}" / WEIGHTS).exists()
 
     def baseline(self) -> Trial | None:
         """The start network trained as long as the winner, or None where it was not."""

@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from profilers.table import LatencyTable
-from spnas_hw.errors import OverBudget
-from spnas_hw.pipeline.remeasure import remeasure
+from spnas_hw.errors import ExportError, OverBudget
+from spnas_hw.pipeline.remeasure import remeasure, require_one, unmeasured
 from spnas_hw.run import Run
-from spnas_hw.search.remeasured import read_remeasured, write_remeasured
+from spnas_hw.search.remeasured import write_remeasured
 
 from .command import refused, succeeded
 
@@ -242,12 +242,34 @@ def test_the_winner_is_within_the_budget_when_measured_whole(searched: Path) -> 
     folder = copied_run(searched, "slow", lambda header: header["budget"].update(latency_ms=1e-6))
     run = Run.open(searched / folder)
     first = run.winner()
-    with pytest.raises(OverBudget, match=r"none of the best 1 is within 1e-06 ms .* search with more"):
-        remeasure(run, 1)
-    assert run.winner().code != first.code and run.winner().mean_ap <= first.mean_ap
-    measured = read_remeasured(run.folder)[first.code]
-    write_remeasured(run.folder, [replace(measured, arch=trial.code) for trial in run.trials()])
-    assert "more headroom" in refused(searched, "export", folder)
+    rows = remeasure(run, 2)
+    assert len(rows) == 2 and {row.status for row in rows} <= {"over budget", "disturbed"}
+    with pytest.raises(OverBudget, match=r"none of the best 2 is within 1e-06 ms .* search with more"):
+        require_one(rows, 1e-6)
+    assert "nothing of" in refused(searched, "export", folder)
+    write_remeasured(run.folder, [rows[0], replace(rows[1], status="ok")])
+    assert run.winner().code == rows[1].arch != first.code
+    assert unmeasured(run) is None
+    write_remeasured(run.folder, [replace(rows[1], status="ok")])
+    assert first.code in unmeasured(run)
+
+
+def test_what_cannot_be_shipped_is_no_winner(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spnas_hw.export import detector
+
+    run = Run.open(searched / copied_run(searched, "broken", lambda header: None))
+    first, trace, asked = run.winner(), detector.detector_onnx, []
+
+    def fails_once(*arguments: Any) -> Any:
+        asked.append(1)
+        if len(asked) == 1:
+            raise ExportError("no")
+        return trace(*arguments)
+
+    monkeypatch.setattr(detector, "detector_onnx", fails_once)
+    rows = remeasure(run, 2)
+    assert [row.status for row in rows] == ["failed", "ok"] and rows[0].measured_latency_ms is None
+    assert rows[0].arch == first.code and run.winner().code == rows[1].arch
 
 
 def test_what_has_no_prediction_is_not_measured_again(home: Path) -> None:

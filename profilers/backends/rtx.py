@@ -90,22 +90,25 @@ class TensorRTRtxBackend:
     def load_plan(self, plan: bytes, model: Model) -> EngineSession:
         trt, cuda, _ = self._entered()
         content, proto = bytes_from(model), model_from(model)
-        is_capturable = hashlib.sha256(plan).hexdigest() not in self._not_capturable
         runtime = created(trt, trt.Runtime)
         _check_validity(trt, cuda, runtime, plan)
         engine = load_engine(trt, runtime, plan)
         if self.cache is not None:
             keep_layers(trt, engine, content, self.cache)
-        config = engine.create_runtime_config()
-        config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED  # the session captures its own
-        if is_capturable:
-            config.set_execution_context_allocation_strategy(
-                trt.ExecutionContextAllocationStrategy.USER_MANAGED
-            )
-        kernels = self._kernels(config, content)
-        start = perf_counter()
-        context = engine.create_execution_context(config)
-        context_ms = (perf_counter() - start) * 1e3
+        known = hashlib.sha256(plan).hexdigest() in self._not_capturable
+        for is_capturable in (False,) if known else (True, False):  # of a plan of elsewhere nothing is known
+            config = engine.create_runtime_config()
+            config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED  # the session captures its own
+            if is_capturable:
+                config.set_execution_context_allocation_strategy(
+                    trt.ExecutionContextAllocationStrategy.USER_MANAGED
+                )
+            kernels = self._kernels(config, content)
+            start = perf_counter()
+            context = engine.create_execution_context(config)
+            context_ms = (perf_counter() - start) * 1e3
+            if context is not None:
+                break
         # The binding holds not all that a context needs, and crashes without; a traceback holds the context.
         owners = (kernels, config, engine, runtime)
         self._held.append(owners)

@@ -27,6 +27,7 @@ def write_bundle(folder: Path, files: Mapping[str, bytes], metadata: Mapping[str
     Raises:
         ExportError: `folder` holds something else, or the disk refused; nothing half-written stays.
     """
+    folder = folder.resolve()
     require_free(folder)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     document = {"format": FORMAT, **metadata, "files": hashes}
@@ -38,18 +39,7 @@ def write_bundle(folder: Path, files: Mapping[str, bytes], metadata: Mapping[str
             (partial / name).write_bytes(content)
         (partial / METADATA).write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
         partial.chmod(0o755)
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-            os.replace(folder, old / "bundle")
-            try:
-                os.replace(partial, folder)
-            except OSError:
-                os.replace(old / "bundle", folder)
-                raise
-            finally:
-                shutil.rmtree(old)
-        else:
-            os.replace(partial, folder)
+        _replace(partial, folder)
     except OSError as error:
         raise ExportError(f"the bundle {folder} could not be written: {error.strerror}") from error
     finally:
@@ -57,12 +47,38 @@ def write_bundle(folder: Path, files: Mapping[str, bytes], metadata: Mapping[str
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def _replace(partial: Path, folder: Path) -> None:
+    """Moves a bundle to its place; what was there is gone only once it is. Raises OSError."""
+    old = partial.with_name(f"{partial.name}-old")
+    had = folder.exists()
+    if had:
+        os.replace(folder, old)
+    try:
+        os.replace(partial, folder)
+    except BaseException:
+        if had:
+            os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def require_free(folder: Path) -> None:
     """Raises ExportError: what is there is no bundle, and would be lost."""
     if folder.exists() and not folder.is_dir():
         raise ExportError(f"{folder} is a file: choose another folder")
-    if folder.exists() and any(folder.iterdir()) and not (folder / METADATA).exists():
-        raise ExportError(f"{folder} holds something that is no bundle: choose another folder")
+    if folder.exists() and (extra := _not_of_a_bundle(folder)):
+        raise ExportError(f"{folder} holds something that is no bundle ({extra}): choose another folder")
+
+
+def _not_of_a_bundle(folder: Path) -> str | None:
+    """The first thing in a folder that no export has put there."""
+    names = sorted(path.name for path in folder.iterdir())
+    try:
+        document = json.loads((folder / METADATA).read_text())
+        own = {METADATA, *document["files"]} if document["format"] else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        own = set()
+    return next((name for name in names if name not in own), None)
 
 
 def read_bundle(folder: Path) -> dict[str, Any]:
@@ -76,7 +92,7 @@ def read_bundle(folder: Path) -> dict[str, Any]:
         metadata = json.loads(path.read_text())
         files = dict(metadata["files"])
         if metadata["format"] != FORMAT:
-            raise ExportError(f"{path} has format {metadata['format']}, this version reads {FORMAT}")
+            raise ExportError(f"{path} has format {metadata['format']}, not {FORMAT}: export again")
     except OSError as error:
         raise ExportError(f"{folder} is no bundle: it has no readable {METADATA}") from error
     except (ValueError, KeyError, TypeError) as error:

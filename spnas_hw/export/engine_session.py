@@ -30,6 +30,8 @@ class EngineSession:
         if self.engine is None:
             raise SystemExit(f"model.engine does not fit {runtime} {trt.__version__} or this GPU")
         self.context = self.make_context(trt)
+        if self.context is None:
+            raise SystemExit("model.engine makes no execution context: too little memory?")
         self.tensors = {}
         for index in range(self.engine.num_io_tensors):
             name = self.engine.get_tensor_name(index)
@@ -39,16 +41,19 @@ class EngineSession:
             self.context.set_tensor_address(name, self.tensors[name][1])
 
     def make_context(self, trt):
-        """Engines of TensorRT-RTX want to be given their scratch memory."""
+        """Most engines of TensorRT-RTX want to be given their scratch memory."""
         if not hasattr(self.engine, "create_runtime_config"):
             return self.engine.create_execution_context()
-        self.config = self.engine.create_runtime_config()
-        self.config.set_execution_context_allocation_strategy(
-            trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        )
-        context = self.engine.create_execution_context(self.config)
-        size = max(self.engine.device_memory_size_v2, 1)
-        context.set_device_memory(call("cudaMalloc", size), size)
+        strategies = trt.ExecutionContextAllocationStrategy
+        for strategy in (strategies.USER_MANAGED, strategies.STATIC):
+            self.config = self.engine.create_runtime_config()
+            self.config.set_execution_context_allocation_strategy(strategy)
+            context = self.engine.create_execution_context(self.config)
+            if context is not None:
+                break
+        if context is not None and strategy == strategies.USER_MANAGED:
+            size = max(self.engine.device_memory_size_v2, 1)
+            context.set_device_memory(call("cudaMalloc", size), size)
         return context
 
     def run(self, names, feeds):

@@ -1,12 +1,12 @@
 """Runs the detector of this folder on a picture: python infer.py [picture] [--engine | --provider NAME]
 
-Needs numpy and onnxruntime, or what engine_session.py says; pictures other than binary PPM need Pillow. Tells
-each detection, boxes in pixels of the picture, and draws them into <picture>_detections.ppm.
-"""
+Needs numpy and onnxruntime, or what engine_session.py says; Pillow for other pictures than binary PPM. Draws
+into <picture>_detections.ppm."""
 
 import argparse
 import hashlib
 import json
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -19,9 +19,9 @@ ABOUT = json.loads((HERE / "metadata.json").read_text())
 def load(engine, provider):
     """The network, if it is the one that was exported."""
     name = "model.engine" if engine else "model.onnx"
-    content = (HERE / name).read_bytes() if (HERE / name).is_file() else b""
+    content = (HERE / name).read_bytes()
     if hashlib.sha256(content).hexdigest() != ABOUT["files"].get(name):
-        raise SystemExit(f"{name} is missing, or not the file that was exported")
+        raise SystemExit(f"{name} is not the file that was exported")
     if engine:
         return import_module("engine_session").EngineSession(content, ABOUT["engine"]["runtime"])
     return import_module("onnxruntime").InferenceSession(content, providers=[provider])
@@ -30,32 +30,30 @@ def load(engine, provider):
 def read(path):
     """[height, width, 3] uint8, RGB."""
     content = path.read_bytes()
-    if content[:2] != b"P6":
-        return np.asarray(import_module("PIL.Image").open(path).convert("RGB"))
-    _, width, height, _ = (int(word) if word.isdigit() else 0 for word in content.split(maxsplit=4)[:4])
-    return np.frombuffer(content[-width * height * 3 :], np.uint8).reshape(height, width, 3)
+    header = re.match(rb"P6(?:\s+#[^\n]*)*\s+(\d+)(?:\s+#[^\n]*)*\s+(\d+)", content)
+    if header is None:
+        return np.array(import_module("PIL.Image").open(path).convert("RGB"))
+    width, height = map(int, header.groups())
+    return np.frombuffer(content[-width * height * 3 :], np.uint8).reshape(height, width, 3).copy()
 
 
-def resized(picture, height, width):
-    """Bilinear, aspect ratio not kept."""
-    axes = []
-    for old, new in zip(picture.shape, (height, width), strict=False):
-        place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-        low = place.astype(int)
-        axes.append((low, np.minimum(low + 1, old - 1), (place - low).astype(np.float32)))
-    (top, bottom, y), (left, right, x) = axes
-    y, x, picture = y[:, None, None], x[None, :, None], picture.astype(np.float32)
-    rows = picture[top] * (1 - y) + picture[bottom] * y
-    return np.round(rows[:, left] * (1 - x) + rows[:, right] * x)
+def resized(rows, new):
+    """[old, width, 3] -> [new, width, 3], bilinear."""
+    place = np.clip((np.arange(new) + 0.5) * len(rows) / new - 0.5, 0, len(rows) - 1)
+    low = place.astype(int)
+    share = (place - low).astype(np.float32)[:, None, None]
+    return rows[low] * (1 - share) + rows[np.minimum(low + 1, len(rows) - 1)] * share
 
 
 def detect(session, picture):
     """Boxes [n, 4] in pixels of the picture, scores [n], labels [n]."""
     _, _, height, width = ABOUT["input"]["shape"]
+    columns = resized(resized(picture.astype(np.float32), height).swapaxes(0, 1), width)
     mean, std = (np.float32(ABOUT["input"][name]) for name in ("mean", "std"))
-    image = ((resized(picture, height, width) - mean) / std).transpose(2, 0, 1)[None]
-    outputs = session.run(["boxes", "scores", "labels"], {"image": np.ascontiguousarray(image)})
-    boxes, scores, labels = (output[outputs[2] >= 0] for output in outputs)
+    image = np.ascontiguousarray(((np.round(columns) - mean) / std).transpose(2, 1, 0)[None])
+    *found, converged = session.run(["boxes", "scores", "labels", "nms_converged"], {"image": image})
+    assert converged, "the suppression of doubles did not settle: these are no detections"
+    boxes, scores, labels = (output[found[2] >= 0] for output in found)
     return boxes * ([picture.shape[1] / width, picture.shape[0] / height] * 2), scores, labels
 
 
@@ -64,17 +62,19 @@ def main():
     parser.add_argument("picture", type=Path, nargs="?", default=HERE / "sample.ppm")
     parser.add_argument("--engine", action="store_true", help="run model.engine, not model.onnx")
     parser.add_argument("--provider", default="CPUExecutionProvider", help="of ONNX Runtime")
-    parser.add_argument("--score", type=float, default=0.3, help="draw what is at least so likely")
     given = parser.parse_args()
-    drawn = read(given.picture).copy()
+    drawn = read(given.picture)
     for box, score, label in zip(*detect(load(given.engine, given.provider), drawn), strict=True):
         print(f"{ABOUT['classes'][label]} {score:.4f} " + " ".join(f"{value:.2f}" for value in box))
         x0, y0, x1, y1 = np.clip(box.round().astype(int), 0, [drawn.shape[1] - 1, drawn.shape[0] - 1] * 2)
-        if score >= given.score:
+        if score >= 0.3:
             drawn[[y0, y1], x0 : x1 + 1] = drawn[y0 : y1 + 1, [x0, x1]] = 255, 220 - 180 * (label % 2), 0
     content = f"P6 {drawn.shape[1]} {drawn.shape[0]} 255\n".encode() + drawn.tobytes()
     Path(f"{given.picture.stem}_detections.ppm").write_bytes(content)
 
 
-if __name__ == "__main__":
-    main()
+try:
+    if __name__ == "__main__":
+        main()
+except (OSError, ImportError) as error:
+    raise SystemExit(f"error: {error}") from error

@@ -39,6 +39,16 @@ def sensitive_nodes(model: onnx.ModelProto) -> list[str]:
     ]
 
 
+def require_quantiser() -> None:
+    """Raises ExportError: ONNX Runtime's quantiser is missing."""
+    try:
+        import onnxruntime.quantization  # noqa: F401
+    except ImportError as error:
+        raise ExportError(
+            f"INT8 needs ONNX Runtime's quantiser ({error}): pip install onnxruntime"
+        ) from error
+
+
 def quantized(model: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) -> onnx.ModelProto:
     """A copy of a FLOAT32 detector that computes in INT8.
 
@@ -49,12 +59,9 @@ def quantized(model: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) -> 
     Raises:
         ExportError: ONNX Runtime's quantiser is missing, or refuses the model; there is no image.
     """
-    try:
-        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    except ImportError as error:
-        raise ExportError(
-            f"INT8 needs ONNX Runtime's quantiser ({error}): pip install onnxruntime"
-        ) from error
+    require_quantiser()
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
     constant = {tensor.name for tensor in model.graph.initializer}
     excluded = set(sensitive_nodes(model))
     chosen = [
@@ -92,8 +99,13 @@ def quantized(model: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) -> 
                 },
             )
             return onnx.load(target)
-        except (RuntimeError, ValueError) as error:
-            raise ExportError(f"the detector could not be quantised: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # ONNX Runtime has kinds of its own
+            raise _refused(error) from error
+
+
+def _refused(error: Exception) -> ExportError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return ExportError(f"the detector could not be quantised: {reason}")
 
 
 def ranges(
@@ -105,7 +117,7 @@ def ranges(
     it became. One image is in memory at a time.
 
     Raises:
-        ExportError: there is no image.
+        ExportError: there is no image, or ONNX Runtime does not run the model.
     """
     import onnxruntime
 
@@ -113,8 +125,19 @@ def ranges(
     open_model.CopyFrom(model)
     there = {value.name for value in model.graph.output}
     open_model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in there)
-    session = onnxruntime.InferenceSession(open_model.SerializeToString(), providers=["CPUExecutionProvider"])
-    limits = [[_limit(values) for values in session.run(list(tensors), {"image": image})] for image in images]
+    try:
+        session = onnxruntime.InferenceSession(
+            open_model.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime has kinds of its own
+        raise _refused(error) from error
+    limits = []
+    for image in images:
+        try:
+            values = session.run(list(tensors), {"image": image})
+        except Exception as error:
+            raise _refused(error) from error
+        limits.append([_limit(array) for array in values])
     if not limits:
         raise ExportError("INT8 needs images to find its ranges with, and there is none")
     return dict(zip(tensors, np.mean(limits, axis=0).tolist(), strict=True))

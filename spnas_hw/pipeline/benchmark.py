@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from profilers import nvml
 from profilers.backends import Backend, EngineBackend, Facts, Model, Session
-from profilers.errors import BackendUnavailable
+from profilers.errors import MeasurementFailed
 from profilers.interleaving import Settings
 from profilers.whole import ModelLatency, measure_model
 from spnas_hw.errors import ExportError
@@ -21,6 +22,7 @@ SITTINGS = 3
 TARGET = ("device", "runtime", "threads")
 """What a budget is for."""
 ONNX, ENGINE = "model.onnx", "model.engine"
+AMPERE = 8.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Benchmarked:
     facts: Facts
     budget_ms: float | None
     exported_ms: float
-    on_target: bool  # on what it was exported for
+    on_target: bool  # on what the budget is for
     note: str | None
 
     def over_budget(self) -> str | None:
@@ -62,15 +64,36 @@ def measure_at_table_speed(
 
 
 def backend_of(run: Run) -> Backend:
-    """What the run's table was measured with; where that is not here, ONNX Runtime on the CPU."""
+    """What the run's table was measured with; where that device is not here, ONNX Runtime on the CPU.
+
+    Raises:
+        BackendUnavailable: the device is here, the runtime is not.
+    """
     table = run.provenance
-    try:
-        if table is not None and not table.estimated:
-            gpu = None if table.threads is not None else table.device
-            return find_backend(table.runtime, gpu, table.threads, None)
-    except BackendUnavailable:
-        pass  # the measurement says that it does not compare
-    return find_backend("onnxruntime", None, None, None)
+    if table is None or table.estimated:
+        return find_backend("onnxruntime", None, None, None)
+    if table.threads is not None:
+        return find_backend(table.runtime, None, table.threads, None)
+    if (gpu := gpu_of(run)) is None:
+        return find_backend("onnxruntime", None, None, None)  # the measurement says that it does not compare
+    return find_backend(table.runtime, gpu, None, None)
+
+
+def gpu_of(run: Run) -> str | None:
+    """The name of the GPU that the run's table was measured on, where there is one here."""
+    table = run.provenance
+    here = {gpu.name for gpu in nvml.devices()}
+    return None if table is None or table.device not in here else table.device
+
+
+def target_of(run: Run) -> dict[str, Any] | None:
+    """What the run's budget is for, or None without a table."""
+    return None if run.provenance is None else {name: getattr(run.provenance, name) for name in TARGET}
+
+
+def is_target(target: dict[str, Any] | None, facts: Facts) -> bool:
+    """Whether a budget can be held against what is measured here."""
+    return target is None or all(facts[name] == target[name] for name in TARGET)
 
 
 def not_comparable(run: Run, facts: Facts, precision: str) -> str | None:
@@ -91,7 +114,7 @@ def exported_detections(outputs: dict[str, Any]) -> tuple[Any, Any, Any]:
     """The rows that are detections: padding has label -1. Raises ExportError if the NMS had not settled."""
     if not outputs["nms_converged"]:
         raise ExportError(
-            "the exported NMS did not converge on a validation image: more iterations are needed"
+            "the exported NMS did not converge on an image: train longer, or let it have fewer candidates"
         )
     real = outputs["labels"] >= 0
     return outputs["boxes"][real], outputs["scores"][real], outputs["labels"][real]
@@ -111,16 +134,35 @@ def bundle_session(bundle: Path, backend: Backend) -> tuple[Session, str | None]
         return backend.load(model), None
     if (why := _misfit(engine, backend.describe())) is not None:
         return backend.load(model), f"{why}: built anew from {ONNX}"
-    return backend.load_plan(read_file(bundle, ENGINE), model), None
+    plan = read_file(bundle, ENGINE)
+    try:
+        return backend.load_plan(plan, model), None
+    except MeasurementFailed as error:
+        return backend.load(model), f"the bundle's engine does not load ({error}): built anew from {ONNX}"
 
 
 def _misfit(engine: dict[str, Any], facts: Facts) -> str | None:
     """Why an engine does not run here, if so."""
-    free = {"runtime_version": "version_compatible", "compute_capability": "hardware"}
-    for name in ("runtime", *(name for name, option in free.items() if not engine.get(option))):
-        if engine[name] != facts.get(name):
+    fits = {
+        "runtime": engine["runtime"] == facts["runtime"],
+        "runtime_version": engine["runtime_version"] == facts["runtime_version"]
+        or (bool(engine.get("version_compatible")) and _is_later(engine, facts)),
+        "compute_capability": engine["compute_capability"] == facts.get("compute_capability")
+        or (engine.get("hardware") == "ampere+" and float(str(facts["compute_capability"])) >= AMPERE),
+    }
+    for name, fit in fits.items():
+        if not fit:
             return f"the bundle's engine is for {name} {engine[name]}, here it is {facts.get(name)}"
     return None
+
+
+def _is_later(engine: dict[str, Any], facts: Facts) -> bool:
+    """Whether the runtime here is of the same major version as the builder, and not older."""
+    then, now = (
+        [int(part) for part in str(version).split(".")[:3]]
+        for version in (engine["runtime_version"], facts["runtime_version"])
+    )
+    return now[0] == then[0] and now >= then
 
 
 def benchmark(bundle: Path, backend: Backend) -> Benchmarked:
@@ -149,6 +191,6 @@ def benchmark(bundle: Path, backend: Backend) -> Benchmarked:
         facts,
         about["budget"]["latency_ms"],
         exported["clock"]["median_ms"],
-        exported["on_target"] and all(exported["backend"][name] == facts[name] for name in TARGET),
+        is_target(exported["target"], facts),
         "; ".join(sorted(filter(None, notes))) or None,
     )

@@ -96,6 +96,7 @@ def evaluate(
     limit: int | None = None,
     out: Path | None = None,
     progress: Callable[[float, int], None] = lambda done, total: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Evaluated:
     """Detects in every image of a split, and tells the metrics of the data set.
 
@@ -116,7 +117,9 @@ def evaluate(
         model = load_detector(weights, decode(trial.code), run.config.detector)
         return _evaluate(network, dataset, split, lambda image: detect(model, image), limit, out, progress)
     with backend:
-        session, _ = bundle_session(folder, backend)
+        session, why = bundle_session(folder, backend)
+        if why:
+            note(why)
         try:
             return _evaluate(
                 network,

@@ -20,6 +20,7 @@ from spnas_hw.cost.constraints import Budget
 from spnas_hw.errors import InvalidConfig
 from spnas_hw.export.bundle import programs, require_free, write_bundle
 from spnas_hw.export.engine import engine_from_onnx
+from spnas_hw.export.quantization import require_quantiser
 from spnas_hw.pipeline import benchmark
 from spnas_hw.pipeline.agreement import Agreement, Sample, compare, sample_of
 from spnas_hw.pipeline.benchmark import ENGINE, ONNX, exported_detections, measure_at_table_speed
@@ -103,9 +104,12 @@ def export_run(
     home = weights.parent if request.baseline or request.fully_trained else run.folder
     folder = request.out or home / "bundle"
     backend = request.backend or benchmark.backend_of(run)
-    _check(folder, backend, request)
     precision = request.precision or run.precision
+    _check(run, folder, backend, precision, request)
     exported = shipped(run, trial, weights, precision, request.calibration_images)
+    engine = None
+    if request.compute_capability is not None:
+        engine = engine_from_onnx(exported, request.compute_capability, precision)
     with backend:
         facts = backend.describe()
         plan = backend.plan(exported) if isinstance(backend, EngineBackend) else None
@@ -119,10 +123,9 @@ def export_run(
         reference_ms = None if note or about is None else about.reference_ms
         measured = measure_at_table_speed(backend, exported, reference_ms, load=load)
     built = None if plan is None else _built_here(backend, facts, precision)
-    if request.compute_capability is not None:
-        engine = engine_from_onnx(exported, request.compute_capability, precision)
+    if engine is not None:
         plan, built = engine.content, {k: v for k, v in asdict(engine).items() if k != "content"}
-    target = about is None or all(facts[name] == getattr(about, name) for name in benchmark.TARGET)
+    on_target = benchmark.is_target(target := benchmark.target_of(run), facts)
     metadata = _metadata(run, trial, precision) | {
         "latency": {
             "predicted_ms": trial.latency_ms,
@@ -130,9 +133,12 @@ def export_run(
             "clock": asdict(measured.raw),
             "at_table_speed_ms": None if note else measured.latency_ms,
             "drift": None if note else measured.drift,
+            "throttled": measured.throttled,
             "note": note,
+            "remark": measured.note,
             "backend": facts,
-            "on_target": target,
+            "target": target,
+            "on_target": on_target,
         },
         "parity": {name: one.document() for name, one in agreements.items()},
         "reference_metrics": next(iter(agreements.values())).reference_metrics,
@@ -143,19 +149,30 @@ def export_run(
     files |= programs(engine=plan is not None) | ({} if plan is None else {ENGINE: plan})
     write_bundle(folder, files, metadata)
     told = built and f"{built['runtime']} {built['runtime_version']}, {built['compute_capability']}"
-    return Exported(folder, trial.code, precision, trial.latency_ms, measured, agreements, told, note, target)
+    return Exported(
+        folder, trial.code, precision, trial.latency_ms, measured, agreements, told, note, on_target
+    )
 
 
-def _check(folder: Path, backend: Backend, request: Request) -> None:
+def _check(run: Run, folder: Path, backend: Backend, precision: str, request: Request) -> None:
     """Refuses at once what would fail in the end."""
+    from spnas_hw.detection.datasets import image_paths
     from spnas_hw.detection.inference import load_image
 
     require_free(folder)
+    with backend_by_name(CPU):
+        image_paths(run.config.dataset, "val")
+    if precision == "int8":
+        require_quantiser()
+        image_paths(run.config.dataset, "train")
     if request.sample is not None:
         load_image(request.sample)
     if request.compute_capability is not None:
         if isinstance(backend, EngineBackend):
-            raise InvalidConfig(f"--compute-capability is for engines built ahead; {backend.name} builds one")
+            raise InvalidConfig(
+                f"{backend.name} builds an engine here; to build one ahead for {request.compute_capability}, "
+                "add --runtime onnxruntime"
+            )
         require_compute_capability(request.compute_capability)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from profilers.backends import Backend
+from profilers.errors import MeasurementFailed
 from profilers.whole import ModelLatency
-from spnas_hw.errors import InvalidConfig, OverBudget
-from spnas_hw.pipeline.benchmark import backend_of, measure_at_table_speed, not_comparable
+from spnas_hw.errors import ExportError, InvalidConfig, OverBudget
+from spnas_hw.pipeline.benchmark import SLOWER, backend_of, measure_at_table_speed, not_comparable
 from spnas_hw.pipeline.shipped import shipped
-from spnas_hw.run import WEIGHTS, Run
+from spnas_hw.run import Run
 from spnas_hw.search.journal import Trial, best_of_each
-from spnas_hw.search.remeasured import Remeasured, read_remeasured, write_remeasured
+from spnas_hw.search.remeasured import Remeasured, Status, read_remeasured, write_remeasured
 
 
 def check(run: Run) -> None:
@@ -24,48 +26,72 @@ def remeasure(
     run: Run, top: int, progress: Callable[[float, int], None] = lambda done, total: None
 ) -> list[Remeasured]:
     """Exports and measures the best `top` networks that have their weights, as the detectors that would be
-    shipped. `Run.winner` passes over those that are above the budget.
+    shipped; `Run.winner` is then the best that is within the budget by the clock.
 
     Raises:
         InvalidConfig: the table was not measured with what is here.
-        OverBudget: none of them is within the budget; what was measured is kept.
     """
     check(run)
     chosen = _best(run)[:top]
     rows = []
     with backend_of(run) as backend:
-        assert run.provenance is not None  # it was checked
         for done, trial in enumerate(chosen, 1):
-            weights = run.folder / "trials" / f"{trial.trial_id:04d}"
-            model = shipped(run, trial, weights, run.precision)
-            found = measure_at_table_speed(backend, model, run.provenance.reference_ms)
-            rows.append(_row(trial, found, run.budget.latency_ms))
+            rows.append(_measured(run, trial, backend))
             write_remeasured(run.folder, (read_remeasured(run.folder) | {trial.code: rows[-1]}).values())
             progress(done, len(chosen))
-    if rows and all(row.status != "ok" for row in rows):
-        nearest = min(row.measured_latency_ms for row in rows)
-        raise OverBudget(
-            f"none of the best {len(rows)} is within {run.budget.latency_ms:g} ms when measured whole, the "
-            f"nearest takes {nearest:.3f} ms: search with more headroom"
-        )
     return rows
+
+
+def require_one(rows: list[Remeasured], limit_ms: float | None) -> None:
+    """Raises OverBudget: none is within the budget."""
+    if not rows or any(row.status == "ok" for row in rows):
+        return
+    found = [row.measured_latency_ms for row in rows if row.measured_latency_ms is not None]
+    nearest = f", the nearest takes {min(found):.3f} ms" if found else ""
+    raise OverBudget(
+        f"none of the best {len(rows)} is within {limit_ms:g} ms when measured whole{nearest}: "
+        "measure more, or search with more headroom"
+    )
+
+
+def unmeasured(run: Run) -> str | None:
+    """What a user should know where some were measured whole, and the best was not."""
+    best = best_of_each(run.trials())
+    measured = read_remeasured(run.folder)
+    if not best or not measured or best[0].code in measured:
+        return None
+    return f"{best[0].code} came out better than what was measured whole, and was not: add --remeasure"
 
 
 def _best(run: Run) -> list[Trial]:
     """Best first, each network once; what has no weights any more could not be shipped."""
-    trials = run.folder / "trials"
-    return best_of_each(t for t in run.trials() if (trials / f"{t.trial_id:04d}" / WEIGHTS).exists())
+    return best_of_each(trial for trial in run.trials() if run.has_weights(trial))
 
 
-def _row(trial: Trial, found: ModelLatency, limit_ms: float | None) -> Remeasured:
-    measured_ms = found.raw.median_ms
+def _measured(run: Run, trial: Trial, backend: Backend) -> Remeasured:
+    assert run.provenance is not None  # it was checked
+    weights = run.folder / "trials" / f"{trial.trial_id:04d}"
+    found: ModelLatency | None = None
+    try:
+        model = shipped(run, trial, weights, run.precision)
+        found = measure_at_table_speed(backend, model, run.provenance.reference_ms)
+    except (ExportError, MeasurementFailed):
+        pass  # one network that cannot be shipped is no reason not to measure the others
     assert trial.mean_ap is not None and trial.latency_ms is not None  # validated, with a table
     return Remeasured(
         arch=trial.code,
         mean_ap=trial.mean_ap,
         predicted_latency_ms=trial.latency_ms,
-        measured_latency_ms=measured_ms,
-        measured_p99_ms=found.raw.p99_ms,
-        drift=found.drift,
-        status="ok" if limit_ms is None or measured_ms <= limit_ms else "over budget",
+        measured_latency_ms=None if found is None else found.raw.median_ms,
+        measured_p99_ms=None if found is None else found.raw.p99_ms,
+        drift=None if found is None else found.drift,
+        status=_status(found, run.budget.latency_ms),
     )
+
+
+def _status(found: ModelLatency | None, limit_ms: float | None) -> Status:
+    if found is None:
+        return "failed"
+    if limit_ms is None or found.raw.median_ms <= limit_ms:
+        return "ok"
+    return "disturbed" if found.drift > 1 + SLOWER else "over budget"

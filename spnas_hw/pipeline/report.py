@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from spnas_hw.errors import ExportError
 from spnas_hw.export.bundle import read_bundle
 from spnas_hw.run import Run
 from spnas_hw.search.journal import Trial
@@ -66,8 +67,8 @@ def _row(run: Run, name: str, trial: Trial, bundle: Path) -> dict[str, Any]:
 def _measured(run: Run, trial: Trial, bundle: Path) -> tuple[float | None, float | None]:
     """Latency in ms of the trial's whole detector and the device's drift, where it was measured on what the
     budget is for: of its bundle, or as one of the best."""
-    if bundle.exists():
-        about = read_bundle(bundle)
+    about = _bundle(bundle)
+    if about is not None:
         latency = about["latency"]
         # A search that went on may have another winner than the one that was exported.
         wanted = (trial.code, trial.iterations, run.precision)
@@ -75,3 +76,11 @@ def _measured(run: Run, trial: Trial, bundle: Path) -> tuple[float | None, float
             return latency["clock"]["median_ms"], latency["drift"]
     found = read_remeasured(run.folder).get(trial.code)
     return (None, None) if found is None else (found.measured_latency_ms, found.drift)
+
+
+def _bundle(folder: Path) -> dict[str, Any] | None:
+    """The metadata of a bundle, or None: there is none, or none that tells what is in it."""
+    try:
+        return read_bundle(folder)
+    except ExportError:
+        return None

@@ -12,20 +12,21 @@ from spnas_hw.errors import RunError
 from spnas_hw.search.journal import write_csv
 
 NAME = "remeasured.csv"
-Status = Literal["ok", "over budget"]
+Status = Literal["ok", "over budget", "disturbed", "failed"]
+"""Disturbed: above the budget while something else had the device, so that nothing is known."""
 
 
 @dataclass(frozen=True)
 class Remeasured:
     """A network measured as the detector that would be shipped. Latencies are of the clock; `drift` is how
-    much slower the device was than when the table was made."""
+    much slower the device was than when the table was made. All three are None where it failed."""
 
     arch: str
     mean_ap: float
     predicted_latency_ms: float
-    measured_latency_ms: float
-    measured_p99_ms: float
-    drift: float
+    measured_latency_ms: float | None
+    measured_p99_ms: float | None
+    drift: float | None
     status: Status
 
     def csv_row(self) -> dict[str, Any]:
@@ -33,7 +34,6 @@ class Remeasured:
         return {"mAP" if name == "mean_ap" else name: value for name, value in asdict(self).items()}
 
 
-NUMBERS = tuple(field.name for field in fields(Remeasured) if field.type == "float")
 COLUMNS = tuple("mAP" if field.name == "mean_ap" else field.name for field in fields(Remeasured))
 
 
@@ -55,7 +55,15 @@ def write_remeasured(folder: Path, found: Iterable[Remeasured]) -> None:
 
 
 def _remeasured(row: dict[str, str]) -> Remeasured:
-    if row["status"] not in get_args(Status):
-        raise ValueError(f"status {row['status']!r}")
-    numbers = {name: float(row["mAP" if name == "mean_ap" else name]) for name in NUMBERS}
-    return Remeasured(arch=row["arch"], status=cast(Status, row["status"]), **numbers)
+    status = row["status"]
+    if status not in get_args(Status):
+        raise ValueError(f"status {status!r}")
+    p50, p99, drift = (_number(row[name]) for name in ("measured_latency_ms", "measured_p99_ms", "drift"))
+    if status != "failed" and None in (p50, p99, drift):
+        raise ValueError(f"{row['arch']} was not measured")
+    mean_ap, predicted = float(row["mAP"]), float(row["predicted_latency_ms"])
+    return Remeasured(row["arch"], mean_ap, predicted, p50, p99, drift, cast(Status, status))
+
+
+def _number(text: str) -> float | None:
+    return None if text == "" else float(text)

@@ -11,16 +11,11 @@ from spnas_hw.errors import RunError
 from spnas_hw.search.remeasured import COLUMNS, NAME, Remeasured, read_remeasured, write_remeasured
 
 numbers = st.floats(0, 1e4, allow_nan=False)
-rows = st.builds(
-    Remeasured,
-    arch=st.from_regex(r"b_[12]{1,4}-[12]{1,3}", fullmatch=True),
-    mean_ap=st.floats(0, 1),
-    predicted_latency_ms=numbers,
-    measured_latency_ms=numbers,
-    measured_p99_ms=numbers,
-    drift=numbers,
-    status=st.sampled_from(("ok", "over budget")),
-)
+codes = st.from_regex(r"b_[12]{1,4}-[12]{1,3}", fullmatch=True)
+statuses = st.sampled_from(("ok", "over budget", "disturbed"))
+measured = st.builds(Remeasured, codes, st.floats(0, 1), numbers, numbers, numbers, numbers, statuses)
+failed = st.builds(Remeasured, codes, st.floats(0, 1), numbers, *[st.none()] * 3, st.just("failed"))
+rows = measured | failed
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
@@ -38,7 +33,8 @@ def test_nothing_was_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["b_1,0.1,2,3,4,1", "b_1,0.1,2,3,4,1,fine", "b_1,high,2,3,4,1,ok", "b_1,,2,3,4,1,ok"]
+    "line",
+    ["b_1,0.1,2,3,4,1", "b_1,0.1,2,3,4,1,fine", "b_1,high,2,3,4,1,ok", "b_1,,2,3,4,1,ok", "b_1,0.1,2,,,,ok"],
 )
 def test_a_damaged_list_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / NAME).write_text(",".join(COLUMNS) + f"\n{line}\n")
