@@ -93,7 +93,7 @@ def evaluate_network(
             limit=limit,
             out=out,
             progress=progress,
-            note=lambda text: console.stderr.print(text, highlight=False),
+            note=lambda text: console.stderr.print(text, highlight=False, soft_wrap=True),
         )
     if as_json:
         console.print_json({**asdict(found), "folder": found.folder and str(found.folder)})

@@ -112,7 +112,7 @@ def search(
     if remeasure is not None:
         with console.bar(console.stderr, "measuring the best whole", "detectors") as progress:
             measured = remeasure_step.remeasure(this, remeasure, progress)
-        console.stderr.print(console.remeasured_lines(measured), highlight=False)
+        console.stderr.print(console.remeasured_lines(measured), highlight=False, soft_wrap=True)
         remeasure_step.require_one(measured, latency_ms)
     if baseline:
         resumable = console.resumable("the same command with --resume")

@@ -20,6 +20,7 @@ from doubles import Installed, install
 
 from spnas_hw.detection.inference import load_image
 from spnas_hw.export.bundle import programs
+from spnas_hw.pipeline.benchmark import _misfit
 from spnas_hw.pipeline.evaluation import is_bundle
 
 from .command import refused, spnas_hw, succeeded
@@ -80,6 +81,10 @@ def test_the_program_of_a_bundle_finds_what_was_expected(home: Path, tmp_path: P
     picture = next((home / "data").rglob("*.png"))  # needs Pillow, which matplotlib brings
     subprocess.run([*program, str(picture)], cwd=tmp_path, capture_output=True, check=True)
     assert (tmp_path / f"{picture.stem}_detections.ppm").exists()
+
+    missing = subprocess.run([*program, "nothing.ppm"], cwd=tmp_path, capture_output=True, text=True)
+    assert missing.returncode == 1 and missing.stderr.startswith("error: ")
+    assert len(missing.stderr.splitlines()) == 1
 
     exported(home, "--out", "own", "--images", "2", "--sample", str(picture))
     own = np.frombuffer((home / "own/sample.ppm").read_bytes()[-64 * 128 * 3 :], np.uint8)
@@ -183,7 +188,10 @@ def test_an_engine_for_something_else_is_not_loaded(home: Path, monkeypatch: pyt
     exported(home, "--out", "old", "--runtime", "tensorrt")
     install(monkeypatch, "tensorrt", "10.16")
     shown = succeeded(home, "benchmark", "old", "--runtime", "tensorrt")
-    assert "engine is for runtime_version 10.4.0, here it is 10.16.1.11: built anew from model.onnx" in shown
+    told = "engine is for runtime_version 10.4.0, here it is 10.16.1.11: built anew from model.onnx"
+    assert told in shown
+    words = ("--runtime", "tensorrt", "--dataset", "streets.yml", "--limit", "2")
+    assert told in spnas_hw(home, "evaluate", "old", *words)[2]
 
 
 def test_over_its_budget_a_bundle_says_so_again(home: Path) -> None:
@@ -195,6 +203,41 @@ def test_over_its_budget_a_bundle_says_so_again(home: Path) -> None:
     succeeded(home, "benchmark", "slow", "--allow-over-budget")
     code, _, _ = spnas_hw(home, "benchmark", "slow", "--threads", "2", "--allow-over-budget")
     assert code == 0
+
+
+def test_a_budget_is_held_where_its_target_is(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the bundle was made."""
+    exported(home, "--out", "there", "--images", "2")
+    gpu = install(monkeypatch, "tensorrt").gpu
+    path = home / "there/metadata.json"
+    about = json.loads(path.read_text())
+    target = {"device": gpu.devices[0][0], "runtime": "tensorrt", "threads": None}
+    about["budget"]["latency_ms"], about["latency"]["target"] = 1e-6, target
+    path.write_text(json.dumps(about))
+    assert "above its budget" in refused(home, "benchmark", "there", "--runtime", "tensorrt")
+    succeeded(home, "benchmark", "there")
+
+
+@pytest.mark.parametrize(
+    ("built", "here", "fits"),
+    [
+        ({}, {}, True),
+        ({}, {"runtime_version": "10.5.0"}, False),
+        ({"version_compatible": "yes"}, {"runtime_version": "10.5.0"}, True),
+        ({"version_compatible": "yes"}, {"runtime_version": "10.3.0"}, False),
+        ({"version_compatible": "yes"}, {"runtime_version": "11.0.0"}, False),
+        ({}, {"compute_capability": "8.9"}, False),
+        ({"hardware": "same-compute-capability"}, {"compute_capability": "8.9"}, False),
+        ({"hardware": "ampere+"}, {"compute_capability": "8.9"}, True),
+        ({"hardware": "ampere+"}, {"compute_capability": "7.5"}, False),
+        ({"hardware": "ampere+"}, {"runtime": "tensorrt-rtx"}, False),
+    ],
+)
+def test_an_engine_fits_what_it_was_built_for(
+    built: dict[str, Any], here: dict[str, Any], fits: bool
+) -> None:
+    engine = {"runtime": "tensorrt", "runtime_version": "10.4.0", "compute_capability": "8.6"}
+    assert (_misfit(engine | built, engine | here) is None) is fits
 
 
 @pytest.mark.parametrize(

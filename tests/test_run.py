@@ -143,6 +143,9 @@ def test_a_report_never_lends_a_measurement_to_another_network(make) -> None:
     ):
         write_bundle(run.folder / "bundle", {}, {**metadata, **changed})
         assert report(run)[1][-1]["measured_latency_ms"] == measured_ms
+    (run.folder / "bundle" / "metadata.json").write_text("{")
+    assert report(run)[1][-1]["measured_latency_ms"] is None
+    (run.folder / "bundle" / "metadata.json").unlink()
     write_bundle(run.folder / "bundle", {}, metadata)
     journal_of(run, trial(1, "b16_111-21-21-21_0-0-0-0", 0.2, iterations=20))
     (row,) = report(run)[1]

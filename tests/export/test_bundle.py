@@ -75,6 +75,14 @@ def test_what_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no bundle"):
         write_bundle(tmp_path / "thesis", FILES, {})
     assert (tmp_path / "thesis" / "text").read_text() == "years of work"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "metadata.json").write_text('{"format": "something else"}')
+    with pytest.raises(ExportError, match=r"no bundle \(metadata.json\)"):
+        write_bundle(tmp_path / "data", FILES, {})
+    write_bundle(tmp_path / "mine", FILES, {})
+    (tmp_path / "mine" / "notes.txt").write_text("measured on a Monday")
+    with pytest.raises(ExportError, match=r"notes\.txt"):
+        write_bundle(tmp_path / "mine", FILES, {})
     (tmp_path / "empty").mkdir()
     write_bundle(tmp_path / "empty", FILES, {})
 
@@ -91,6 +99,20 @@ def test_a_failing_move_brings_the_old_bundle_back(tmp_path: Path, monkeypatch) 
 
     monkeypatch.setattr(os, "replace", refused)
     with pytest.raises(ExportError, match="could not be written"):
+        write_bundle(tmp_path / "b", FILES, {"code": "new"})
+    monkeypatch.undo()
+    assert read_bundle(tmp_path / "b")["code"] == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_folder_that_cannot_be_moved_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
+    write_bundle(tmp_path / "b", FILES, {"code": "old"})
+
+    def busy(source: object, target: object) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(os, "replace", busy)
+    with pytest.raises(ExportError, match="busy"):
         write_bundle(tmp_path / "b", FILES, {"code": "new"})
     monkeypatch.undo()
     assert read_bundle(tmp_path / "b")["code"] == "old"

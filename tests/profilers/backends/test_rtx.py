@@ -195,7 +195,10 @@ class TestWithTheDouble:
         installed.faults.user_allocation = True
         with TensorRTRtxBackend() as backend:
             assert (backend.load(conv()).time_ms(2) > 0).all()
-        assert [built.flags for built in installed.builds] == [{"REQUIRE_USER_ALLOCATION"}, set()]
+            plan = backend.plan(conv())
+        assert [built.flags for built in installed.builds] == [{"REQUIRE_USER_ALLOCATION"}, set()] * 2
+        with TensorRTRtxBackend() as elsewhere:  # where nothing is known of the plan
+            assert (elsewhere.load_plan(plan, conv()).time_ms(2) > 0).all()
 
     def test_contexts_do_not_outlive_what_they_need(self, installed: Installed) -> None:
         with TensorRTRtxBackend() as backend:
