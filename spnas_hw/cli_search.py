@@ -107,9 +107,10 @@ def search(
                 keep=remeasure or 1,
             )
     measured = []
-    if remeasure is None and (note := remeasure_step.unmeasured(this)):
-        console.stderr.print(note, highlight=False)
-    if remeasure is not None:
+    if remeasure is None:
+        if note := remeasure_step.unmeasured(this):
+            console.stderr.print(note, highlight=False)
+    else:
         with console.bar(console.stderr, "measuring the best whole", "detectors") as progress:
             measured = remeasure_step.remeasure(this, remeasure, progress)
         console.stderr.print(console.remeasured_lines(measured), highlight=False, soft_wrap=True)

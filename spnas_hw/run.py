@@ -204,9 +204,13 @@ class Run:
             f"nothing of {self.folder} that was measured whole is within its budget: search with --remeasure"
         )
 
+    def trial_folder(self, trial: Trial) -> Path:
+        """Where a trial of the search has its weights and its log."""
+        return self.folder / "trials" / f"{trial.trial_id:04d}"
+
     def has_weights(self, trial: Trial) -> bool:
         """Whether what a trial of the search trained is still there."""
-        return (self.folder / "trials" / f"{trial.trial_id:04d}" / WEIGHTS).exists()
+        return (self.trial_folder(trial) / WEIGHTS).exists()
 
     def baseline(self) -> Trial | None:
         """The start network trained as long as the winner, or None where it was not."""

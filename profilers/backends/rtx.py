@@ -214,14 +214,11 @@ def _plan(
     verbosity: Any = None,
 ) -> tuple[bytes, bool]:
     """An engine, and whether it is of the kind that a CUDA graph can be made of; some models are not."""
-    for flags in ([trt.BuilderFlag.REQUIRE_USER_ALLOCATION], []):
-        try:
-            plan = _built(trt, model, compute_capability, flags, workspace_bytes, verbosity)
-            return plan, bool(flags)
-        except EngineBuildFailed:
-            if not flags:
-                raise
-    raise AssertionError("unreachable")
+    capturable = [trt.BuilderFlag.REQUIRE_USER_ALLOCATION]
+    try:
+        return _built(trt, model, compute_capability, capturable, workspace_bytes, verbosity), True
+    except EngineBuildFailed:
+        return _built(trt, model, compute_capability, [], workspace_bytes, verbosity), False
 
 
 def _built(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,14 +71,6 @@ class Comparison:
         boxes, scores = ([pair[axis] for pair in self._pairs] for axis in (0, 1))
         errors = max(boxes, default=None), max(scores, default=None)
         return Parity(self.images, self.detections, len(self._pairs), *errors)
-
-
-def parity(images: Iterable[Array], reference: Detect, exported: Detect, score_threshold: float) -> Parity:
-    """Compares two detectors on images."""
-    comparison = Comparison(score_threshold)
-    for image in images:
-        comparison.add(reference(image), exported(image))
-    return comparison.parity()
 
 
 def _pairs(expected: Detections, found: Detections, tolerance: Tolerance) -> list[tuple[float, float, float]]:

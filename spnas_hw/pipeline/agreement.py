@@ -16,7 +16,7 @@ from spnas_hw.errors import ExportError
 from spnas_hw.export.parity import CLOSE, EXACT, Comparison, Detect, Detections, Parity
 
 if TYPE_CHECKING:
-    from spnas_hw.detection.evaluation import Metrics
+    pass
 
 AGREEMENT = 0.999
 """Of the detections in FLOAT32 that have a partner in PyTorch."""
@@ -116,7 +116,7 @@ def compare(
             sample, most = Sample(picture, list(found.values())[-1]), number
         progress(done, len(images))
     assert sample is not None
-    told = _told(metrics)
+    told = {name: one.all() for name, one in metrics.items()}
     return {
         name: Agreement(exact[name].parity(), close[name].parity(), told[name], told[""]) for name in runtimes
     }, sample
@@ -128,10 +128,6 @@ def sample_of(path: Path, detect: Detect, size: Size) -> Sample:
 
     picture = scaled(load_image(path), size)
     return Sample(picture, detect(normalised(picture)))
-
-
-def _told(metrics: Mapping[str, Metrics]) -> dict[str, dict[str, float | None]]:
-    return {name: one.all() for name, one in metrics.items()}
 
 
 def _document(parity: Parity) -> dict[str, Any]:

@@ -120,15 +120,14 @@ def exported_detections(outputs: dict[str, Any]) -> tuple[Any, Any, Any]:
     return outputs["boxes"][real], outputs["scores"][real], outputs["labels"][real]
 
 
-def bundle_session(bundle: Path, backend: Backend) -> tuple[Session, str | None]:
-    """A bundle's network in an entered backend: its own engine where that fits, else built from its ONNX;
-    and why the engine was not taken, if there is one.
+def bundle_session(bundle: Path, about: dict[str, Any], backend: Backend) -> tuple[Session, str | None]:
+    """The network of a bundle, of which `about` are the metadata, in an entered backend: its own engine where
+    that fits, else built from its ONNX; and why the engine was not taken, if there is one.
 
     Raises:
         ExportError: the bundle is damaged or was altered.
         MeasurementFailed: the runtime does not take it.
     """
-    about = read_bundle(bundle)
     model, engine = read_file(bundle, ONNX), about["engine"]
     if engine is None or not isinstance(backend, EngineBackend):
         return backend.load(model), None
@@ -175,7 +174,7 @@ def benchmark(bundle: Path, backend: Backend) -> Benchmarked:
     notes: set[str | None] = set()
 
     def load(_: Model) -> Session:
-        session, why = bundle_session(bundle, backend)
+        session, why = bundle_session(bundle, about, backend)
         notes.add(why)
         return session
 

@@ -13,9 +13,8 @@ from spnas_hw.cost.workload import Size
 from spnas_hw.errors import InvalidConfig, RunError
 from spnas_hw.export.bundle import METADATA, read_bundle
 from spnas_hw.pipeline.benchmark import bundle_session, exported_detections
-from spnas_hw.pipeline.shipped import weights_of
+from spnas_hw.pipeline.shipped import trained_detector, weights_of
 from spnas_hw.run import JOURNAL, Run
-from spnas_hw.space.codec import decode
 
 if TYPE_CHECKING:
     from spnas_hw.detection.evaluation import Detect
@@ -110,14 +109,14 @@ def evaluate(
         DataError: images or labels are missing or damaged; `out` is there already.
     """
     if backend is None:
-        from spnas_hw.detection.inference import detect, load_detector
+        from spnas_hw.detection.inference import detect
 
         run = Run.open(folder)
         trial, weights = weights_of(run, baseline, fully_trained)
-        model = load_detector(weights, decode(trial.code), run.config.detector)
+        model = trained_detector(run, trial, weights)
         return _evaluate(network, dataset, split, lambda image: detect(model, image), limit, out, progress)
     with backend:
-        session, why = bundle_session(folder, backend)
+        session, why = bundle_session(folder, read_bundle(folder), backend)
         if why:
             note(why)
         try:

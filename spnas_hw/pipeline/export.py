@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -24,10 +24,12 @@ from spnas_hw.export.quantization import require_quantiser
 from spnas_hw.pipeline import benchmark
 from spnas_hw.pipeline.agreement import Agreement, Sample, compare, sample_of
 from spnas_hw.pipeline.benchmark import ENGINE, ONNX, exported_detections, measure_at_table_speed
-from spnas_hw.pipeline.shipped import Precision, shipped, weights_of
+from spnas_hw.pipeline.shipped import Precision, shipped, trained_detector, weights_of
 from spnas_hw.run import Run
 from spnas_hw.search.journal import Trial
-from spnas_hw.space.codec import decode
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CPU = "onnxruntime"
 
@@ -106,7 +108,8 @@ def export_run(
     backend = request.backend or benchmark.backend_of(run)
     precision = request.precision or run.precision
     _check(run, folder, backend, precision, request)
-    exported = shipped(run, trial, weights, precision, request.calibration_images)
+    model = trained_detector(run, trial, weights)
+    exported = shipped(run, model, precision, request.calibration_images)
     engine = None
     if request.compute_capability is not None:
         engine = engine_from_onnx(exported, request.compute_capability, precision)
@@ -114,7 +117,7 @@ def export_run(
         facts = backend.describe()
         plan = backend.plan(exported) if isinstance(backend, EngineBackend) else None
         load = _loader(backend, plan)
-        agreements, sample = _compared(run, trial, weights, exported, backend, load, request, progress)
+        agreements, sample = _compared(run, model, exported, backend, load, request, progress)
         if precision == "fp32":
             for name, agreement in agreements.items():
                 agreement.require_equal(name)
@@ -178,8 +181,7 @@ def _check(run: Run, folder: Path, backend: Backend, precision: str, request: Re
 
 def _compared(
     run: Run,
-    trial: Trial,
-    weights: Path,
+    model: nn.Module,
     exported: onnx.ModelProto,
     backend: Backend,
     load: Callable[[Model], Session],
@@ -187,6 +189,8 @@ def _compared(
     progress: Callable[[float, int], None],
 ) -> tuple[dict[str, Agreement], Sample]:
     """What is shipped beside PyTorch, in an entered backend and in ONNX Runtime on the CPU."""
+    from spnas_hw.detection.inference import detect
+
     config = run.config
     with ExitStack() as stack:
         session = stack.enter_context(closing(load(exported)))
@@ -195,7 +199,7 @@ def _compared(
             cpu = stack.enter_context(backend_by_name(CPU))
             runtimes = {CPU: _detector(cpu.load(exported)), **runtimes}
         agreements, sample = compare(
-            _trained(run, trial, weights),
+            lambda image: detect(model, image),
             runtimes,
             config.dataset,
             config.detector.classes,
@@ -212,14 +216,6 @@ def ppm(picture: NDArray[np.uint8]) -> bytes:
     """A binary PPM of [H, W, 3] RGB: what can be read without any library."""
     height, width, _ = picture.shape
     return f"P6 {width} {height} 255\n".encode() + picture.tobytes()
-
-
-def _trained(run: Run, trial: Trial, weights: Path) -> Callable[[NDArray[np.float32]], Any]:
-    """What the detector finds in PyTorch."""
-    from spnas_hw.detection.inference import detect, load_detector
-
-    model = load_detector(weights, decode(trial.code), run.config.detector)
-    return lambda image: detect(model, image)
 
 
 def _loader(backend: Backend, plan: bytes | None) -> Callable[[Model], Session]:

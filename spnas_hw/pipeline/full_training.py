@@ -10,7 +10,7 @@ from typing import Any
 
 from spnas_hw.errors import InvalidConfig, RunError, TrainingError
 from spnas_hw.pipeline.search import Same, TrialProgress, copy_trial
-from spnas_hw.run import FULL_TRAINING, JOURNAL, WEIGHTS, Run
+from spnas_hw.run import FULL_TRAINING, JOURNAL, Run
 from spnas_hw.schedule import Training, training_of
 from spnas_hw.search.journal import Journal, Trial, read_journal
 from spnas_hw.search.loop import Evaluation, Evaluator
@@ -79,7 +79,7 @@ def fully_train(run: Run, plan: Plan, *, progress: TrialProgress, on_trial: Call
     folder = run.folder / FULL_TRAINING
     journal = Journal(folder / JOURNAL, _header(plan))
     if plan.source is not None and not journal.trials:
-        copy_trial(run.folder / "trials" / f"{plan.source.trial_id:04d}", folder / "0000")
+        copy_trial(run.trial_folder(plan.source), folder / "0000")
         journal.append(replace(plan.source, trial_id=0, parent_id=None, parent_code=None))
     if (done := run.fully_trained()) is not None:
         return done
@@ -165,7 +165,6 @@ def evaluator(run: Run, plan: Plan, folder: Path, progress: TrialProgress) -> Ev
 def searched(run: Run, code: str) -> Trial | None:
     """The latest trial of the run that trained a network and still has its weights."""
     for trial in reversed(run.trials()):
-        weights = run.folder / "trials" / f"{trial.trial_id:04d}" / WEIGHTS
-        if trial.code == code and trial.mean_ap is not None and weights.exists():
+        if trial.code == code and trial.mean_ap is not None and run.has_weights(trial):
             return trial
     return None

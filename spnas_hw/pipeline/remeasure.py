@@ -9,7 +9,7 @@ from profilers.errors import MeasurementFailed
 from profilers.whole import ModelLatency
 from spnas_hw.errors import ExportError, InvalidConfig, OverBudget
 from spnas_hw.pipeline.benchmark import SLOWER, backend_of, measure_at_table_speed, not_comparable
-from spnas_hw.pipeline.shipped import shipped
+from spnas_hw.pipeline.shipped import shipped, trained_detector
 from spnas_hw.run import Run
 from spnas_hw.search.journal import Trial, best_of_each
 from spnas_hw.search.remeasured import Remeasured, Status, read_remeasured, write_remeasured
@@ -18,8 +18,7 @@ from spnas_hw.search.remeasured import Remeasured, Status, read_remeasured, writ
 def check(run: Run) -> None:
     """Refuses at once what could not be measured. Raises InvalidConfig."""
     with backend_of(run) as backend:
-        if why := not_comparable(run, backend.describe(), run.precision):
-            raise InvalidConfig(f"--remeasure cannot hold predictions against the clock: {why}")
+        _require_comparable(run, backend)
 
 
 def remeasure(
@@ -31,15 +30,20 @@ def remeasure(
     Raises:
         InvalidConfig: the table was not measured with what is here.
     """
-    check(run)
     chosen = _best(run)[:top]
     rows = []
     with backend_of(run) as backend:
+        _require_comparable(run, backend)
         for done, trial in enumerate(chosen, 1):
             rows.append(_measured(run, trial, backend))
             write_remeasured(run.folder, (read_remeasured(run.folder) | {trial.code: rows[-1]}).values())
             progress(done, len(chosen))
     return rows
+
+
+def _require_comparable(run: Run, backend: Backend) -> None:
+    if why := not_comparable(run, backend.describe(), run.precision):
+        raise InvalidConfig(f"--remeasure cannot hold predictions against the clock: {why}")
 
 
 def require_one(rows: list[Remeasured], limit_ms: float | None) -> None:
@@ -70,10 +74,9 @@ def _best(run: Run) -> list[Trial]:
 
 def _measured(run: Run, trial: Trial, backend: Backend) -> Remeasured:
     assert run.provenance is not None  # it was checked
-    weights = run.folder / "trials" / f"{trial.trial_id:04d}"
     found: ModelLatency | None = None
     try:
-        model = shipped(run, trial, weights, run.precision)
+        model = shipped(run, trained_detector(run, trial, run.trial_folder(trial)), run.precision)
         found = measure_at_table_speed(backend, model, run.provenance.reference_ms)
     except (ExportError, MeasurementFailed):
         pass  # one network that cannot be shipped is no reason not to measure the others

@@ -124,7 +124,7 @@ def train_baseline(run: Run, progress: TrialProgress) -> Trial:
     winner, iterations = run.winner(), run.config.schedule.iterations
     folder = run.folder / "baseline"
     journal = Journal(folder / JOURNAL, {"baseline_of": first.code})
-    copy_trial(run.folder / "trials" / f"{first.trial_id:04d}", folder / "0000")
+    copy_trial(run.trial_folder(first), folder / "0000")
     if not journal.trials:
         journal.append(replace(first, trial_id=0))
     done = max(trial.iterations for trial in journal.trials if trial.mean_ap is not None)
@@ -208,5 +208,4 @@ def _remove_unneeded(run: Run, trials: list[Trial], keep: int) -> None:
     needed |= {max(t.trial_id for t in validated if t.code == base)} if base else set()
     for trial in trials:
         if trial.trial_id not in needed:
-            weights = run.folder / "trials" / f"{trial.trial_id:04d}" / WEIGHTS
-            weights.unlink(missing_ok=True)
+            (run.trial_folder(trial) / WEIGHTS).unlink(missing_ok=True)

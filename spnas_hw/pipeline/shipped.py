@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import onnx
@@ -14,6 +14,9 @@ from spnas_hw.errors import InvalidConfig, RunError
 from spnas_hw.run import FULL_TRAINING, Run
 from spnas_hw.search.journal import Trial
 from spnas_hw.space.codec import decode
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
@@ -34,14 +37,17 @@ def weights_of(run: Run, baseline: bool, fully_trained: bool) -> tuple[Trial, Pa
     return trial, home / f"{trial.trial_id:04d}"
 
 
-def shipped(
-    run: Run, trial: Trial, weights: Path, precision: str, calibration_images: int = 128
-) -> onnx.ModelProto:
-    """The whole detector of a trial, its weights from the folder `weights`. Raises RunError, ExportError."""
+def trained_detector(run: Run, trial: Trial, weights: Path) -> nn.Module:
+    """The detector of a trial with the weights in the folder `weights`, in eval mode. Raises RunError."""
     from spnas_hw.detection.inference import load_detector
+
+    return load_detector(weights, decode(trial.code), run.config.detector)
+
+
+def shipped(run: Run, model: nn.Module, precision: str, calibration_images: int = 128) -> onnx.ModelProto:
+    """The whole of a trained detector of the run. Raises ExportError."""
     from spnas_hw.export.detector import detector_onnx
 
-    model = load_detector(weights, decode(trial.code), run.config.detector)
     exported = detector_onnx(model, run.config.detector, run.config.size)
     return in_precision(exported, precision, _calibration(run, calibration_images))
 
@@ -50,12 +56,10 @@ def in_precision(
     model: onnx.ModelProto, precision: str, images: Callable[[], Iterator[NDArray[np.float32]]]
 ) -> onnx.ModelProto:
     """A FLOAT32 detector with its precision written into the graph; `images` are asked for by INT8 alone."""
-    from profilers.half import half_precision
     from spnas_hw.export.quantization import quantized
+    from spnas_hw.export.workloads import PRECISIONS
 
-    if precision == "int8":
-        return quantized(model, images())
-    return half_precision(model) if precision == "fp16" else model
+    return quantized(model, images()) if precision == "int8" else PRECISIONS[precision](model)
 
 
 def _calibration(run: Run, count: int) -> Callable[[], Iterator[NDArray[np.float32]]]:

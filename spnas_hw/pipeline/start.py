@@ -83,17 +83,17 @@ def adopt(run: Run, source: Path) -> Trial:
         RunError: there is no such run, it has no serial network, or its weights are gone.
         InvalidConfig: its mAP or weights mean nothing here, or it is over this run's budget.
     """
-    best, other = best_serial(source), Run.open(source).config
+    best, other = best_serial(source), Run.open(source)
     for name in ("detector", "dataset", "size"):
-        if getattr(other, name) != getattr(run.config, name):
+        if getattr(other.config, name) != getattr(run.config, name):
             raise InvalidConfig(
                 f"{source} was searched with another {name}: give its code, {best.code}, to train it anew"
             )
     journal = Journal(run.folder / JOURNAL, run.header())
     if journal.trials:
         return journal.trials[0]
-    weights = source / "trials" / f"{best.trial_id:04d}"
-    if not (weights / WEIGHTS).exists():
+    weights = other.trial_folder(best)
+    if not other.has_weights(best):
         raise RunError(f"{weights / WEIGHTS} is missing: the weights of {best.code} were removed")
     copy_trial(weights, run.folder / "trials" / "0000")
     cost = run.price(decode(best.code))

@@ -13,11 +13,13 @@ from spnas_hw.detection.inference import detect
 from spnas_hw.errors import ExportError
 from spnas_hw.export.detector import OUTPUTS, detector_onnx, exportable, onnx_from_module
 from spnas_hw.export.engine import engine_from_onnx
-from spnas_hw.export.parity import CLOSE, Comparison, parity
+from spnas_hw.export.parity import CLOSE, Comparison
 from spnas_hw.export.quantization import QUANTIZED, sensitive_nodes
 from spnas_hw.pipeline.shipped import in_precision
 from spnas_hw.space.codec import decode
 from spnas_hw.space.detector import Detector, DetectorType
+
+from .comparing import parity
 
 SIZE = (96, 160)
 DETECTOR = Detector(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spnas_hw.export.parity import parity
+from .comparing import parity
 
 IMAGE = [np.zeros((1, 3, 4, 4), np.float32)]
 BOXES = np.array([[0, 0, 10, 20], [30, 0, 40, 20], [0, 0, 10, 20]], np.float32)
