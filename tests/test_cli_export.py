@@ -7,7 +7,6 @@ import errno
 import io
 import json
 import runpy
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from doubles import Installed, install
 
 from spnas_hw.detection.inference import load_image
@@ -24,21 +22,16 @@ from spnas_hw.pipeline.benchmark import _misfit
 from spnas_hw.pipeline.evaluation import is_bundle
 
 from .command import refused, spnas_hw, succeeded
-from .test_corridor import MINIATURE
+from .miniature import learned
 
 pytestmark = pytest.mark.usefixtures("traced_once")
-LONGER = {**MINIATURE["schedule"], "start_iterations": 120, "start_learning_rate": 0.004}
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run that learned something."""
     folder = tmp_path_factory.mktemp("export")
-    document = {**MINIATURE, "schedule": LONGER, "dataset": {**MINIATURE["dataset"], "train": 12, "val": 8}}
-    (folder / "mini.yml").write_text(yaml.safe_dump(document))
-    (folder / "streets.yml").write_text(yaml.safe_dump(document["dataset"]))
-    words = ("--macs", "1e9", "--max-sample", "1", "--phase", "serial", "--run", "runs/a")
-    succeeded(folder, "search", "--config", "mini.yml", *words)
+    learned(folder)
     return folder
 
 
@@ -304,10 +297,6 @@ def last_line(folder: Path, *words: str) -> str:
 def is_left(folder: Path) -> bool:
     """Whether something half-written lies about."""
     return any(path.name.startswith(".") for path in folder.iterdir())
-
-
-def teardown_module() -> None:
-    shutil.rmtree(".dist_test", ignore_errors=True)
 
 
 def test_half_a_bundle_is_none(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from spnas_hw.space.codec import decode
 
 from .command import refused, spnas_hw, succeeded
 from .detection.datasets.standins import write_coco, write_voc
-from .test_corridor import MINIATURE
+from .miniature import MINIATURE
 
 CODE = "b4_11-2"
 CONFIG = build(SearchConfig, MINIATURE, "mini.yml")

@@ -30,7 +30,7 @@ from spnas_hw.search.proposal import Proposal
 from spnas_hw.space.codec import decode
 from spnas_hw.space.morphism import unchanged
 
-from ..test_corridor import MINIATURE
+from ..miniature import MINIATURE
 
 CODE = "b4_11-2"
 CONFIG = build(SearchConfig, MINIATURE, "mini.yml")

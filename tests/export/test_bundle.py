@@ -87,36 +87,23 @@ def test_what_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
     write_bundle(tmp_path / "empty", FILES, {})
 
 
-def test_a_failing_move_brings_the_old_bundle_back(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("failing", "error"), [(1, OSError(16, "Device or resource busy")), (2, OSError(5, "Input/output error"))]
+)
+def test_a_failing_move_leaves_the_old_bundle_and_nothing_else(
+    tmp_path: Path, monkeypatch, failing: int, error: OSError
+) -> None:
     write_bundle(tmp_path / "b", FILES, {"code": "old"})
     real, calls = os.replace, []
 
     def refused(source: object, target: object) -> None:
         calls.append(target)
-        if len(calls) == 2:
-            raise OSError(5, "Input/output error")
+        if len(calls) == failing:
+            raise error
         real(source, target)
 
     monkeypatch.setattr(os, "replace", refused)
-    with pytest.raises(ExportError, match="could not be written"):
-        write_bundle(tmp_path / "b", FILES, {"code": "new"})
-    monkeypatch.undo()
-    assert read_bundle(tmp_path / "b")["code"] == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["b"]
-
-
-def test_a_folder_that_cannot_be_moved_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
-    write_bundle(tmp_path / "b", FILES, {"code": "old"})
-
-    def busy(source: object, target: object) -> None:
-        raise OSError(16, "Device or resource busy")
-
-    monkeypatch.setattr(os, "replace", busy)
-    with pytest.raises(ExportError, match="busy"):
-        write_bundle(tmp_path / "b", FILES, {"code": "new"})
-    monkeypatch.undo()
-    assert read_bundle(tmp_path / "b")["code"] == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert_the_old_one_stays(tmp_path, monkeypatch, f"could not be written: {error.strerror}")
 
 
 def test_a_failing_disk_leaves_the_old_bundle_and_nothing_else(tmp_path: Path, monkeypatch) -> None:
@@ -129,8 +116,12 @@ def test_a_failing_disk_leaves_the_old_bundle_and_nothing_else(tmp_path: Path, m
         return real(self, content)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(ExportError, match="No space left"):
-        write_bundle(tmp_path / "b", FILES, {"code": "new"})
+    assert_the_old_one_stays(tmp_path, monkeypatch, "No space left")
+
+
+def assert_the_old_one_stays(folder: Path, monkeypatch, message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        write_bundle(folder / "b", FILES, {"code": "new"})
     monkeypatch.undo()
-    assert read_bundle(tmp_path / "b")["code"] == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert read_bundle(folder / "b")["code"] == "old"
+    assert [path.name for path in folder.iterdir()] == ["b"]

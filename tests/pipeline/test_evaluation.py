@@ -15,20 +15,14 @@ from spnas_hw.detection.datasets import prepare
 from spnas_hw.run import Run
 
 from ..command import refused, spnas_hw, succeeded
-from ..test_corridor import MINIATURE
-
-LONGER = {**MINIATURE["schedule"], "start_iterations": 120, "start_learning_rate": 0.004}
+from ..miniature import learned
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run that learned something, its bundle, and a network trained fully."""
     folder = tmp_path_factory.mktemp("evaluate")
-    document = {**MINIATURE, "schedule": LONGER, "dataset": {**MINIATURE["dataset"], "train": 12, "val": 8}}
-    (folder / "mini.yml").write_text(yaml.safe_dump(document))
-    (folder / "streets.yml").write_text(yaml.safe_dump(document["dataset"]))
-    words = ("--macs", "1e9", "--max-sample", "1", "--phase", "serial", "--run", "runs/a")
-    succeeded(folder, "search", "--config", "mini.yml", *words)
+    learned(folder)
     succeeded(folder, "export", "runs/a")
     succeeded(folder, "train", "runs/a", "--epochs", "1")
     return folder

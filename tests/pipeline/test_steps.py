@@ -20,7 +20,7 @@ from spnas_hw.pipeline.sp_nas import load_pipeline
 from spnas_hw.run import Run
 from spnas_hw.search.loop import Evaluation
 
-from ..test_corridor import MINIATURE
+from ..miniature import MINIATURE
 from .test_sp_nas import DOCUMENT
 
 
