@@ -7,13 +7,11 @@ with a fully trained network. Prints agreement, metrics, latency and size; write
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from command import spnas_hw
 from rich.table import Table
 
 from spnas_hw import console
@@ -45,8 +43,7 @@ def _row(run: Path, home: Path, precision: str, calibration_images: int) -> dict
     out = home / "bundles" / precision
     words = ["export", str(run), "--fully-trained", "--precision", precision, "--out", str(out)]
     words += ["--images", "0", "--calibration-images", str(calibration_images), "--allow-over-budget"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "spnas_hw.cli", *words], cwd=home, env=environment, check=True)
+    print(spnas_hw(*words, folder=home))
     about = json.loads((out / "metadata.json").read_text())
     parity = about["parity"]["onnxruntime"]
     return {

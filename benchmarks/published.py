@@ -10,10 +10,7 @@ have to be equal as well.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,6 +21,7 @@ from typing import Annotated, Any, Literal
 import cv2
 import torch
 import typer
+from command import spnas_hw
 from mmdet.datasets import CocoDataset
 from rich.table import Table
 from torch import Tensor, nn
@@ -197,10 +195,7 @@ def _write_run(folder: Path, case: Case, model: nn.Module) -> None:
 
 def _exported(folder: Path, images: int) -> dict[str, Any]:
     """The metadata of the bundle that the command makes; a benchmark fails where it does."""
-    program = [sys.executable, "-m", "spnas_hw.cli", "export", str(folder), "--fully-trained"]
-    subprocess.run(
-        [*program, "--images", str(images)], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    print(spnas_hw("export", str(folder), "--fully-trained", "--images", str(images)))
     bundle = folder / FULL_TRAINING / "bundle"
     found: dict[str, Any] = json.loads((bundle / "metadata.json").read_text())
     return found

@@ -15,13 +15,12 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import yaml
+from command import spnas_hw
 
 from profilers.backends import backend_by_name
 from profilers.environment import cpu_name
@@ -174,16 +173,6 @@ def report(networks: dict[str, Any], winner: str) -> None:
             values = [metrics[name] for metrics in side["metrics"]]
             cells.append(f"{statistics.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})")
         print(f"{name:34}" + "".join(f"{cell:>26}" for cell in cells))
-
-
-def spnas_hw(*arguments: str) -> str:
-    """Runs a command with one thread; what it says on stderr is shown."""
-    program = Path(sys.executable).with_name("spnas-hw")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([program, *arguments], env=environment, text=True, stdout=subprocess.PIPE)
-    if done.returncode:
-        sys.exit(done.returncode)
-    return done.stdout
 
 
 if __name__ == "__main__":
