@@ -236,6 +236,8 @@ def test_what_cannot_be_shipped_is_no_winner(searched: Path, monkeypatch: pytest
     rows = remeasure(run, 2)
     assert [row.status for row in rows] == ["failed", "ok"] and rows[0].measured_latency_ms is None
     assert rows[0].arch == first.code and run.winner().code == rows[1].arch
+    with pytest.raises(OverBudget, match=r"none of the best 1 could be measured whole"):
+        require_one(rows[:1], None)
 
 
 def test_what_has_no_prediction_is_not_measured_again(home: Path) -> None:

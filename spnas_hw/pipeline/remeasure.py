@@ -47,13 +47,15 @@ def _require_comparable(run: Run, backend: Backend) -> None:
 
 
 def require_one(rows: list[Remeasured], limit_ms: float | None) -> None:
-    """Raises OverBudget: none is within the budget."""
+    """Raises OverBudget: none is within the budget, or none could be measured."""
     if not rows or any(row.status == "ok" for row in rows):
         return
+    what = f"none of the best {len(rows)}"
     found = [row.measured_latency_ms for row in rows if row.measured_latency_ms is not None]
-    nearest = f", the nearest takes {min(found):.3f} ms" if found else ""
+    if not found:
+        raise OverBudget(f"{what} could be measured whole: measure more")
     raise OverBudget(
-        f"none of the best {len(rows)} is within {limit_ms:g} ms when measured whole{nearest}: "
+        f"{what} is within {limit_ms:g} ms when measured whole, the nearest takes {min(found):.3f} ms: "
         "measure more, or search with more headroom"
     )
 
